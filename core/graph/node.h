@@ -1,0 +1,118 @@
+/* Nodes (recipes), tensors (handles on their outputs) and leaves.
+
+   Invariants
+     - A tensor lives inside its node; a handle on any output counts on the
+       node. Nodes hold their inputs, so a held node's recipe is whole unless
+       the node is DEAD.
+     - ordinals grow in record order and every input is older than its
+       reader: ordinal order is a topological order.
+     - A view's outputs alias `root` (never itself a view) with strides fixed
+       when it was recorded; every other node's outputs are contiguous, and
+       root is the tensor itself.
+     - versions[i] is the version of the leaf that input i reads (through
+       views), 0 where it reads no leaf. A node whose versions lag behind its
+       leaf's, or whose unheld input is dead, can never run: it is DEAD and
+       (unless a view) has let its inputs go. */
+#ifndef RP_GRAPH_NODE_H
+#define RP_GRAPH_NODE_H
+
+#include "base/memory.h"
+#include "base/type.h"
+
+typedef struct rp_node rp_node;
+
+/* Bytes that outlive a program; counted. */
+typedef struct rp_storage {
+  rp_context *ctx;
+  int64_t size;
+  int32_t refs;
+  void *data;
+} rp_storage;
+
+struct rp_tensor {
+  rp_node *node;
+  rp_tensor *root;
+  rp_storage *storage; /* roots only: the held value, NULL when not held */
+  rp_tensor *grad;     /* leaves only: the accumulated gradient */
+  rp_type type;
+  rp_strides strides;
+  uint8_t index;
+  bool requires_grad, keep, tap;
+};
+
+typedef struct rp_leaf_data {
+  rp_role role;
+  uint32_t version;   /* of the bytes, from 1 */
+  char *name;
+  rp_tensor *recipe;  /* first bytes, until made */
+  const char *writer; /* what made the present version, for messages */
+  _Alignas(8) char number[64]; /* RP_NUMBER: the bytes themselves */
+} rp_leaf_data;
+
+enum {
+  RP_NODE_DEAD = 1,     /* can never run again; stale_* says why */
+  RP_NODE_BACKWARD = 2, /* emitted by autodiff or an optimizer */
+  RP_NODE_RAN = 4       /* has run at least once in this step's programs */
+};
+
+struct rp_node {
+  const rp_op *op;
+  rp_context *ctx;
+  rp_node *prev, *next; /* the context's list, in ordinal order */
+  uint64_t ordinal;
+  uint64_t stream;      /* random nodes */
+  int32_t refs;
+  uint16_t n_inputs, n_outputs, n_ints, n_reals;
+  uint8_t flags;
+  rp_place place;
+  uint64_t walk;        /* the last walk that met this node ... */
+  int32_t walk_index;   /* ... and its index there */
+  rp_tensor **inputs;
+  uint32_t *versions;
+  int64_t *ints;
+  double *reals;
+  rp_leaf_data *leaf;   /* leaves only */
+  char *stale_name;     /* DEAD: the leaf to blame (owned), and ... */
+  const char *stale_writer;
+  size_t size_bytes;
+  rp_tensor outputs[];
+};
+
+extern const rp_op rp_op_leaf;
+
+/* The node behind a tensor's bytes: its root's. */
+static inline rp_node *rp_root_node(const rp_tensor *t) {
+  return t->root->node;
+}
+static inline bool rp_is_leaf(const rp_tensor *t) {
+  return t->node->leaf != NULL;
+}
+/* t's bytes are there: a leaf (they can always be made) or held. */
+static inline bool rp_is_available(const rp_tensor *t) {
+  return t->root->node->leaf != NULL || t->root->storage != NULL;
+}
+
+rp_storage *rp_storage_new(rp_context *ctx, int64_t size);
+void rp_storage_release(rp_storage *storage);
+
+/* Allocates the leaf's bytes when it has none: zeros (the recipe is run by
+   exec, not here). */
+rp_status rp_leaf_materialize(rp_tensor *leaf);
+/* The bytes of a leaf or held root; NULL when there are none yet. */
+void *rp_root_data(const rp_tensor *root);
+/* The leaf has new bytes: its next version. Readers of the older one die at
+   the next rp_sweep. `writer` is a literal. */
+void rp_leaf_bump(rp_tensor *leaf, const char *writer);
+/* Lets go what dead recipes hold. O(live nodes). */
+void rp_sweep(rp_context *ctx);
+/* Says RP_STALE with the leaf and both places when node cannot run. */
+rp_status rp_node_check_fresh(rp_node *node);
+
+/* A node and everything it would need; the shape rule has run. Used by
+   rp_record and by autodiff, which may not be interrupted by no_grad. */
+rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
+                                 rp_tensor *const *inputs, int n_inputs,
+                                 const int64_t *ints, int n_ints,
+                                 const double *reals, int n_reals,
+                                 const uint64_t *stream);
+#endif

@@ -1,0 +1,121 @@
+/* What an op is. One record says everything the rest of the tree knows of
+   an op; ops/registry.def lists the records; each backend has a row for each
+   dtype it can run (exec/backend.h).
+
+   Rules are pure. They read the node (inputs' types, strides, attributes),
+   never values. */
+#ifndef RP_GRAPH_OP_H
+#define RP_GRAPH_OP_H
+
+#include "base/status.h"
+#include "graph/node.h"
+#include "graph/tape.h"
+
+enum {
+  /* Output element i depends on element i of each (broadcast) input alone. */
+  RP_ELEMENTWISE = 1 << 0,
+  /* Draws from node->stream. */
+  RP_RANDOM = 1 << 1,
+  /* Output k aliases an input's bytes (record.view); never runs. Inputs
+     beyond those aliased are recipes only. */
+  RP_VIEW = 1 << 2,
+  /* Writes leaves (record.writes); runs exactly once; has no outputs. */
+  RP_EFFECT = 1 << 3,
+  /* Has no gradient by nature (comparisons, argmax, integer results). */
+  RP_NOT_DIFFERENTIABLE = 1 << 4,
+  /* Accepts more than `inputs` inputs. */
+  RP_VARIADIC = 1 << 5,
+  /* The kernel takes inputs of any strides (broadcast ones too, stride 0);
+     other ops get a `contiguous` recorded in front where needed. */
+  RP_STRIDED = 1 << 6,
+  /* A library's or a fused kernel whose time is counted in FLOPs: strategies
+     that keep what is costly keep its output. */
+  RP_COSTLY = 1 << 7,
+  /* Dims of the output are part of the attributes, not derived. */
+  RP_LEAF = 1 << 8
+};
+
+typedef struct rp_cost {
+  double flops;
+  double bytes; /* memory traffic: read + written */
+} rp_cost;
+
+/* Index inputs: values of `input` must be in 0..limit-1 (or == allowed when
+   has_allowed), checked before the first instruction where it is a leaf. */
+typedef struct rp_index_range {
+  int32_t input;
+  int64_t limit;
+  bool has_allowed;
+  int64_t allowed;
+  const char *what; /* "label", "index" */
+} rp_index_range;
+
+struct rp_op {
+  const char *name;
+  int8_t inputs, outputs;
+  uint32_t flags;
+
+  /* Bit i: output 0 may take over input i's bytes, provided input i is
+     contiguous, of output 0's dims and dtype, and dead after. */
+  uint32_t in_place;
+  /* Effects: bit i: input i is a leaf that this node writes. */
+  uint32_t writes;
+
+  /* Fills out[0..outputs-1] from the inputs' types and the attributes.
+     Says RP_SHAPE, RP_DTYPE or RP_VALUE through rp_fail. */
+  rp_status (*type)(const rp_node *node, rp_type *out);
+
+  /* Views: strides of output k over *root input's root. NULL message,
+     RP_UNSUPPORTED: these strides cannot be aliased; record then makes the
+     input contiguous and asks again. Output k aliases input k (input 0 for
+     single-output views). */
+  rp_status (*view)(const rp_node *node, int k, rp_strides *out);
+
+  /* RP_STRIDED ops that take some strides only: whether input i's will do. */
+  bool (*accepts)(const rp_node *node, int input);
+
+  /* dx[i] for each input i that rp_tape_needs; dy[k] is NULL where output k
+     gets no gradient. Emits nodes through the tape; NULL results travel. */
+  void (*grad)(rp_tape *tape, const rp_node *node, rp_tensor *const *dy,
+               rp_tensor **dx);
+
+  /* The same values from simpler ops: out[k] for each output. Ops without
+     `grad` are differentiated through it. */
+  void (*decompose)(rp_tape *tape, const rp_node *node, rp_tensor **out);
+
+  /* NULL: one FLOP an output element, every input and output touched once. */
+  rp_cost (*cost)(const rp_node *node);
+
+  /* Returns the number of ranges written to out (at most 2). */
+  int (*ranges)(const rp_node *node, rp_index_range *out);
+
+  /* Effects that are optimizers: states a parameter, numbers a group, and
+     their names ("lr", ...), NULL-ended. Inputs are parameter, gradient,
+     states..., numbers (f64 vector: the names' values, then the step count
+     as double). */
+  int8_t states;
+  const char *const *numbers;
+};
+
+/* Shape rules that many records share. */
+rp_status rp_type_like_first(const rp_node *node, rp_type *out);
+/* All inputs broadcast against each other, one dtype; RP_SHAPE, RP_DTYPE. */
+rp_status rp_type_broadcast(const rp_node *node, rp_type *out);
+rp_cost rp_cost_elementwise(const rp_node *node);
+/* rp_fail with "[op] " in front, for use in rules. */
+rp_status rp_node_fail(const rp_node *node, rp_status status,
+                       const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static inline const rp_type *rp_in(const rp_node *node, int i) {
+  return &node->inputs[i]->type;
+}
+/* Attribute i, or fallback when the node was recorded with fewer. */
+static inline int64_t rp_int(const rp_node *node, int i, int64_t fallback) {
+  return i < node->n_ints ? node->ints[i] : fallback;
+}
+static inline double rp_real(const rp_node *node, int i, double fallback) {
+  return i < node->n_reals ? node->reals[i] : fallback;
+}
+
+#endif

@@ -1,0 +1,397 @@
+/* Reprise: tensors, automatic differentiation and planned activation
+   checkpointing. This is the whole public C interface.
+
+   The text between the two `ffi` marks is macro-free and is what LuaJIT's
+   ffi.cdef is given (rp_cdef returns it), so C and Lua cannot disagree.
+
+   Conventions
+     - A function that returns a pointer returns NULL on failure, one that
+       returns rp_status returns RP_OK or the error; the text is then in
+       rp_message(ctx), and everything is as it was before the call.
+     - "returns a reference" means the caller owes one rp_tensor_release.
+     - Dims, positions and indices are 0-based in C.
+     - A context and all that belongs to it are used from one thread. */
+#ifndef REPRISE_H
+#define REPRISE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ffi begin */
+typedef enum rp_status {
+  RP_OK,
+  RP_SHAPE,       /* shapes that do not fit */
+  RP_DTYPE,       /* a dtype the op does not take */
+  RP_VALUE,       /* an argument out of its range */
+  RP_NOMEM,       /* an allocation was refused */
+  RP_STALE,       /* a recipe reads a leaf's older version */
+  RP_STATE,       /* the call does not fit the present state */
+  RP_UNSUPPORTED, /* no kernel, no gradient */
+  RP_ILLEGAL,     /* verify rejected a program */
+  RP_INTERNAL     /* our own bug, or a library's refusal */
+} rp_status;
+
+typedef enum rp_dtype {
+  RP_F32, RP_F64, RP_BF16, RP_I32, RP_I64, RP_BOOL, RP_DTYPES
+} rp_dtype;
+
+/* What a leaf's bytes are, for accounting and for keys. */
+typedef enum rp_role {
+  RP_INPUT, RP_PARAMETER, RP_BUFFER, RP_GRADIENT, RP_OPTIMIZER, RP_NUMBER,
+  RP_ROLES
+} rp_role;
+
+typedef struct rp_context rp_context;
+typedef struct rp_op rp_op;
+typedef struct rp_tensor rp_tensor;
+typedef struct rp_optimizer rp_optimizer;
+typedef struct rp_plan rp_plan;
+
+/* dtype and dims of an array; rank 0 is a scalar. */
+typedef struct rp_type {
+  int32_t dtype, rank;
+  int64_t dims[8];
+} rp_type;
+
+int rp_abi_version(void);
+const char *rp_cdef(void);
+
+/* ---- context ---------------------------------------------------------- */
+
+/* A fresh context, or NULL. rp_context_free releases all it still owns;
+   handles that outlive it must not be used. */
+rp_context *rp_context_new(void);
+void rp_context_free(rp_context *ctx);
+
+/* The last failure's text and code; "" and RP_OK when there was none. */
+const char *rp_message(const rp_context *ctx);
+rp_status rp_last_status(const rp_context *ctx);
+const char *rp_status_name(rp_status status);
+
+/* Takes the oldest unread notice (a warning that needs no answer), or NULL.
+   The text is valid until the next call. */
+const char *rp_notice_take(rp_context *ctx);
+
+void rp_manual_seed(rp_context *ctx, uint64_t seed);
+void rp_set_num_threads(rp_context *ctx, int threads);
+int rp_num_threads(const rp_context *ctx);
+/* Whether new nodes record gradients; returns the previous setting. */
+bool rp_grad_enable(rp_context *ctx, bool on);
+
+/* SIGINT sets a flag instead of ending the process. */
+void rp_interrupt_install(void);
+bool rp_interrupt_take(void);
+
+typedef struct rp_memory {
+  int64_t storage_bytes;      /* leaves, held values, arena, now */
+  int64_t storage_peak_bytes; /* their high-water mark */
+  int64_t arena_bytes;        /* of which the arena */
+  int64_t recipe_bytes;       /* nodes, plans, tables: everything else */
+  int64_t recipe_peak_bytes;
+  int64_t requests;           /* allocations asked for so far */
+  int64_t nodes;              /* live nodes */
+  int64_t plans;              /* plans in the cache */
+  int64_t plan_misses;        /* plans made so far */
+} rp_memory;
+
+void rp_memory_stats(const rp_context *ctx, rp_memory *out);
+void rp_memory_reset_peak(rp_context *ctx);
+/* The k-th allocation from now on fails, once (k = 1 is the next one);
+   0 switches it off. For tests. */
+void rp_memory_fail_at(rp_context *ctx, int64_t k);
+/* Gives the arena back; the next program allocates it anew. */
+void rp_arena_release(rp_context *ctx);
+
+/* ---- the op registry ---------------------------------------------------- */
+
+typedef struct rp_op_info {
+  const char *name;
+  int32_t inputs;         /* least number of inputs */
+  bool variadic;          /* takes more than `inputs` */
+  int32_t outputs;
+  bool elementwise, random, view, effect, differentiable, decomposes;
+} rp_op_info;
+
+int rp_op_count(void);
+const rp_op *rp_op_at(int i);
+const rp_op *rp_op_find(const char *name); /* NULL: no such op */
+void rp_op_describe(const rp_op *op, rp_op_info *out);
+bool rp_op_has_kernel(const rp_op *op, rp_dtype dtype);
+
+/* ---- recording ---------------------------------------------------------- */
+
+/* Records one node; nothing runs. `ints` and `reals` are the op's
+   attributes, laid out as its record says. Borrows the inputs; returns a
+   reference to output 0, or NULL (RP_SHAPE, RP_DTYPE, RP_VALUE, RP_NOMEM,
+   RP_UNSUPPORTED) with the graph as before. */
+rp_tensor *rp_record(rp_context *ctx, const rp_op *op,
+                     rp_tensor *const *inputs, int n_inputs,
+                     const int64_t *ints, int n_ints,
+                     const double *reals, int n_reals);
+/* A rank-0 leaf of role RP_NUMBER, bound at run time. Returns a reference. */
+rp_tensor *rp_number(rp_context *ctx, double value, rp_dtype dtype);
+/* op(x, number) or, when swapped, op(number, x); the number takes x's dtype.
+   Returns a reference. */
+rp_tensor *rp_record_number(rp_context *ctx, const rp_op *op, rp_tensor *x,
+                            double number, bool swapped);
+/* y = f(xs) with a gradient of the user's: y[i] are outputs of nodes
+   recorded from xs, d_y[i] placeholder inputs of y[i]'s type, d_x[j] nodes
+   recorded from d_y (NULL: no gradient for xs[j]). Returns a reference to
+   the first of n_y outputs that carry y's values and this gradient. */
+rp_tensor *rp_custom_vjp(rp_context *ctx, rp_tensor *const *y,
+                         rp_tensor *const *d_y, int n_y,
+                         rp_tensor *const *xs, rp_tensor *const *d_x,
+                         int n_x);
+
+void rp_tensor_retain(rp_tensor *t);
+void rp_tensor_release(rp_tensor *t);
+/* Another output of t's node; returns a reference. */
+rp_tensor *rp_tensor_output(rp_tensor *t, int index);
+const rp_type *rp_tensor_type(const rp_tensor *t);
+const rp_op *rp_tensor_op(const rp_tensor *t); /* of a leaf: "leaf" */
+rp_context *rp_tensor_context(const rp_tensor *t);
+const char *rp_tensor_scope(const rp_tensor *t); /* "" at top level */
+bool rp_tensor_is_leaf(const rp_tensor *t);
+bool rp_tensor_is_held(const rp_tensor *t); /* its bytes are there now */
+bool rp_tensor_is_contiguous(const rp_tensor *t);
+bool rp_tensor_requires_grad(const rp_tensor *t);
+/* RP_STATE when t is no leaf, RP_DTYPE when t is not floating point. */
+rp_status rp_tensor_set_requires_grad(rp_tensor *t, bool on);
+/* Kept whatever the strategy says. */
+void rp_tensor_keep(rp_tensor *t);
+/* Delivered (held) by any program that runs it, as if it were a target. */
+void rp_tensor_tap(rp_tensor *t);
+
+/* ---- leaves ------------------------------------------------------------- */
+
+/* A leaf without bytes; they come (zeroed, or from its recipe) when first
+   needed. Returns a reference. */
+rp_tensor *rp_leaf(rp_context *ctx, rp_role role, const rp_type *type);
+/* A leaf whose first bytes are the value of `recipe`, which is let go once
+   run. Borrows recipe; returns a reference. */
+rp_tensor *rp_leaf_from(rp_role role, rp_tensor *recipe);
+rp_role rp_leaf_role(const rp_tensor *leaf);
+/* Names the leaf in messages and reports; copied. */
+rp_status rp_leaf_set_name(rp_tensor *leaf, const char *name);
+const char *rp_leaf_name(const rp_tensor *leaf); /* "" when it has none */
+/* Copies size_bytes (all of it, contiguous) into the leaf: its next
+   version. */
+rp_status rp_leaf_write(rp_tensor *leaf, const void *data,
+                        size_t size_bytes);
+/* The next version is the present value of src (same type), which is run
+   when it is not held. */
+rp_status rp_leaf_assign(rp_tensor *leaf, rp_tensor *src);
+/* Drops the bytes: next use finds zeros. */
+void rp_leaf_clear(rp_tensor *leaf);
+int64_t rp_leaf_version(const rp_tensor *leaf);
+/* The accumulated gradient leaf of t: borrowed, NULL when there is none. */
+rp_tensor *rp_tensor_grad(const rp_tensor *t);
+void rp_tensor_clear_grad(rp_tensor *t);
+
+/* Copies t's value, contiguous, into out; runs t when it is not held. */
+rp_status rp_tensor_read(rp_tensor *t, void *out, size_t size_bytes);
+
+/* ---- where nodes are recorded ------------------------------------------- */
+
+/* The present place: read it, change it, put it back. An error between the
+   two is repaired by putting the saved place back. */
+typedef struct rp_place {
+  int32_t scope;   /* dotted name, interned */
+  int32_t layer;   /* layer instance, 0 none */
+  int32_t entry;   /* outermost Sequential's child instance, 0 none */
+  int32_t segment; /* innermost rp.checkpoint, 0 none */
+} rp_place;
+
+rp_place rp_place_get(const rp_context *ctx);
+void rp_place_set(rp_context *ctx, rp_place place);
+/* Appends a name to the scope. */
+rp_status rp_scope_enter(rp_context *ctx, const char *name);
+/* Nodes recorded from here on belong to a new layer instance, named by the
+   present scope; inside another layer this changes nothing. */
+rp_status rp_layer_enter(rp_context *ctx);
+/* The same for an outermost Sequential's child: counts where no layer is. */
+rp_status rp_entry_enter(rp_context *ctx);
+/* Nodes recorded from here on form a segment inside the present one. */
+rp_status rp_segment_enter(rp_context *ctx);
+
+/* ---- gradients as recipes ----------------------------------------------- */
+
+/* d_x[i] = gradient of sum(y * d_y) with respect to x[i], as new recorded
+   nodes; nothing runs. d_y NULL means 1 for a scalar y. d_x[i] is a
+   reference, or zeros when y does not depend on x[i]. */
+rp_status rp_grad(rp_tensor *y, rp_tensor *d_y, rp_tensor *const *x, int n_x,
+                  rp_tensor **d_x);
+
+/* ---- optimizers --------------------------------------------------------- */
+
+/* An optimizer is an update op ("sgd", "adam", "adamw") over parameters in
+   groups; each group has the op's numbers (learning rate, ...), read when a
+   step runs. State leaves come lazily. */
+rp_optimizer *rp_optimizer_new(rp_context *ctx, const rp_op *update);
+void rp_optimizer_free(rp_optimizer *opt);
+/* Returns the group's index, or -1. */
+int rp_optimizer_add_group(rp_optimizer *opt, rp_tensor *const *params,
+                           int n_params);
+/* numbers as the update op's record lists them. */
+rp_status rp_optimizer_set(rp_optimizer *opt, int group,
+                           const double *numbers, int n_numbers);
+/* Scales all gradients so that their global 2-norm is at most max_norm;
+   0 switches it off. */
+void rp_optimizer_set_clip(rp_optimizer *opt, double max_norm);
+int rp_optimizer_size(const rp_optimizer *opt);      /* parameters */
+int rp_optimizer_states(const rp_optimizer *opt);    /* states a parameter */
+rp_tensor *rp_optimizer_param(const rp_optimizer *opt, int i);  /* borrowed */
+rp_tensor *rp_optimizer_state(const rp_optimizer *opt, int i, int k);
+int64_t rp_optimizer_step_count(const rp_optimizer *opt);
+void rp_optimizer_set_step_count(rp_optimizer *opt, int64_t step);
+
+/* ---- plans -------------------------------------------------------------- */
+
+typedef enum rp_action {
+  RP_RUN,      /* targets only */
+  RP_BACKWARD, /* loss, and gradients accumulated into .grad */
+  RP_MINIMIZE, /* loss, gradients, updates: one program */
+  RP_STEP      /* updates from .grad */
+} rp_action;
+
+/* What is asked for. All pointers are borrowed for the call. */
+typedef struct rp_request {
+  int32_t action;
+  rp_tensor *loss;            /* RP_BACKWARD, RP_MINIMIZE: rank 0 or 1 value */
+  rp_tensor *const *targets;  /* delivered too (`also`) */
+  int32_t n_targets;
+  rp_tensor *const *wrt;      /* RP_BACKWARD: leaves; NULL: every trainable
+                                 leaf the loss reaches */
+  int32_t n_wrt;
+  rp_optimizer *optimizer;    /* RP_MINIMIZE, RP_STEP */
+  const char *strategy;       /* its identity; part of the key */
+} rp_request;
+
+/* The plan for the request: found by its key, or new. A new one whose action
+   has a backward part waits for rp_plan_set_segments (or _set_program) and
+   rp_plan_finish; others are ready. Returns a counted plan, or NULL. */
+rp_plan *rp_plan_prepare(rp_context *ctx, const rp_request *request);
+void rp_plan_release(rp_plan *plan);
+bool rp_plan_is_ready(const rp_plan *plan);
+
+/* The graph as a strategy sees it. Forward nodes come first, in record
+   order; indices are 0-based and dense; views are not nodes. */
+typedef struct rp_view_node {
+  const char *op, *scope;
+  const int32_t *inputs; /* producing nodes; -1 - k is leaf k */
+  int32_t n_inputs;
+  int32_t layer, block;  /* index into the spans, -1 none */
+  int32_t mark;          /* innermost rp.checkpoint, 0 none */
+  rp_type type;          /* of output 0 */
+  int64_t bytes;         /* of all outputs */
+  int64_t workspace_bytes;
+  double flops, seconds;
+  bool random, kept, backward, effect, costly;
+  bool read_by_backward;
+} rp_view_node;
+
+/* A layer or a block: nodes first..last. */
+typedef struct rp_view_span {
+  const char *name;
+  int32_t first, last;
+  int64_t input_bytes, saved_bytes;
+  double flops, seconds;
+} rp_view_span;
+
+typedef struct rp_view {
+  int32_t n_nodes, n_forward, n_layers, n_blocks, n_leaves;
+  const rp_view_node *nodes;
+  const rp_view_span *layers, *blocks;
+} rp_view;
+
+const rp_view *rp_plan_view(rp_plan *plan);
+
+/* A segment: forward nodes first..last, the kept nodes, and the segment it
+   is inside of (an index before its own, or -1). */
+typedef struct rp_segment {
+  int32_t first, last, parent;
+  const int32_t *keep;
+  int32_t n_keep;
+} rp_segment;
+
+rp_status rp_plan_set_segments(rp_plan *plan, const rp_segment *segments,
+                               int n_segments);
+/* An explicit list: node i runs (i >= 0), or the values of node -1 - i are
+   freed (i < 0). Effects may be left out: they are placed where they fit. */
+rp_status rp_plan_set_program(rp_plan *plan, const int32_t *steps,
+                              int n_steps);
+/* Schedule, layout, verify. */
+rp_status rp_plan_finish(rp_plan *plan);
+
+typedef struct rp_plan_info {
+  int64_t peak_bytes;       /* persistent + arena */
+  int64_t persistent_bytes; /* everything below but the arena */
+  int64_t arena_bytes;
+  int64_t live_bytes;       /* the lower bound of arena_bytes */
+  int64_t role_bytes[6];    /* persistent, by rp_role */
+  int64_t target_bytes;     /* delivered values */
+  /* what the arena holds at the instruction where most is live */
+  int64_t kept_bytes, recomputed_bytes, gradient_bytes, workspace_bytes,
+      other_bytes;
+  int32_t peak_instruction, n_instructions, n_runs, n_replays;
+  int32_t n_segments;
+  double forward_flops, replay_flops, step_flops;
+  double forward_seconds, replay_seconds, step_seconds;
+} rp_plan_info;
+
+void rp_plan_describe(const rp_plan *plan, rp_plan_info *out);
+
+typedef enum rp_opcode { RP_OP_RUN, RP_OP_FREE } rp_opcode;
+
+typedef struct rp_instruction_info {
+  int32_t opcode;
+  int32_t node;       /* RUN: index into the view; FREE: the producer */
+  int32_t output;     /* FREE: which output */
+  int32_t instance;   /* FREE: which value instance */
+  bool replay;
+  int64_t live_bytes; /* in the arena once it has run */
+} rp_instruction_info;
+rp_status rp_plan_instruction(const rp_plan *plan, int i,
+                              rp_instruction_info *out);
+
+typedef struct rp_instance_info {
+  int32_t node, output;
+  int32_t born, dead;  /* instructions; dead is its FREE */
+  int32_t read_by;     /* the instruction that reads it last, -1 none */
+  int64_t offset, size_bytes;
+  bool replay, workspace, in_arena;
+} rp_instance_info;
+/* Value instances and workspaces of the laid-out program. */
+int rp_plan_instances(const rp_plan *plan);
+rp_status rp_plan_instance(const rp_plan *plan, int i,
+                           rp_instance_info *out);
+
+/* The segments that came out of marks and strategy together, in view
+   indices. */
+rp_status rp_plan_segment(const rp_plan *plan, int i, rp_segment *out);
+
+/* Runs the plan for the request it was prepared for (or one of the same
+   key). Afterwards the loss and all targets are held. On RP_NOMEM, RP_STALE,
+   RP_VALUE no leaf has changed. */
+rp_status rp_plan_run(rp_plan *plan, const rp_request *request);
+/* The accounted high-water mark of the last run's storage: equals
+   peak_bytes. */
+int64_t rp_plan_measured_peak(const rp_plan *plan);
+/* Seconds the last run took, by the monotonic clock. */
+double rp_plan_measured_seconds(const rp_plan *plan);
+
+/* Breaks the program on purpose (`kind` 0.., seeded) and asks verify: true
+   when the mutant was rejected, or was no change that matters (then
+   *harmless is set). For tests of verify. */
+bool rp_plan_mutate(rp_plan *plan, int kind, uint64_t seed, bool *harmless);
+/* ffi end */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
