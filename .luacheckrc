@@ -1,4 +1,4 @@
 std = 'luajit'
 max_line_length = 100
-exclude_files = {'build*', 'T'}
-files['spec/**/*_spec.lua'] = {std = 'luajit+busted'}
+exclude_files = {'build*/**', 'runs/**', 'T/**'}
+files['spec/lua'] = {std = 'luajit+busted'}
