@@ -304,5 +304,6 @@ void rp_dnnl_warm_up(rp_context *ctx) {
   }
   rp_storage_free(ctx, y, bytes);
   rp_storage_free(ctx, x, bytes);
+  rp_memory_reset_peak(ctx);
   rp_clear_error(ctx);
 }
