@@ -96,9 +96,10 @@ end
 ---@param stream? integer default 0
 ---@return reprise.Generator
 function generator.new(seed, stream)
-  local state, words = tobit(seed), {}
-  local high = tobit(math.floor(seed / 4294967296))
-  state = bxor(mix(bxor(state, mix(high))), mix(tobit(stream or 0)))
+  local state, words = 0x2545f491, {}
+  for _, word in ipairs {math.floor(seed / 4294967296), seed, stream or 0} do
+    state = mix(bxor(state, tobit(word)))
+  end
   for i = 1, 4 do
     state = tobit(state + 0x9e3779b9)
     words[i] = mix(state)

@@ -112,8 +112,10 @@ function idx.read(path)
   local file = Z.gzopen(path, 'rb')
   if file == nil then return nil, path .. ': cannot be opened' end
   local array, problem = read_open(file, file_size)
-  Z.gzclose(file)
+  -- Closing notices a gzip file without its checksum.
+  local closed = Z.gzclose(file)
   if not array then return nil, path .. ': ' .. problem end
+  if closed ~= 0 then return nil, path .. ': ends too early' end
   return array
 end
 
