@@ -19,8 +19,18 @@ end
 local options, problem = cli.parse(arg, PROGRAM)
 if not options then fail(problem) end
 
+-- The position in front of a message is news only where it is the user's own
+-- file (a strategy), not this program's.
+local function without_position(reason)
+  local file, rest = reason:match '^([^\n:]+%.lua):%d+: (.*)$'
+  if file and (file == arg[0] or file:sub(1, #root) == root
+      and file:find('reprise/', 1, true)) then
+    return rest
+  end
+  return reason
+end
+
 local run = require 'reprise.train.run'
 local model = require('examples.models.' .. options.model)
 local ok, reason = pcall(run, options, model)
--- The position in front of a message is this program's own: no news.
-if not ok then fail((tostring(reason):gsub('^[^\n]-%.lua:%d+: ', ''))) end
+if not ok then fail(without_position(tostring(reason))) end

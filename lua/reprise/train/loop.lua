@@ -32,6 +32,12 @@ local function step(task, opt, accumulate)
   return total + loss:item()
 end
 
+---@class reprise.TrainHooks
+---@field set_lr fun(step: integer)
+---@field interrupted fun(): boolean asked once a step
+---@field show fun(s: reprise.Step, max_bytes: integer)
+---@field promised_bytes integer
+
 ---@class reprise.TrainResult
 ---@field steps integer steps done
 ---@field interrupted boolean
@@ -44,7 +50,7 @@ end
 ---@param task table
 ---@param opt table
 ---@param options reprise.TrainOptions
----@param hooks {set_lr: fun(step: integer), interrupted: fun(): boolean, show: fun(s: reprise.Step, max_bytes: integer), promised_bytes: integer}
+---@param hooks reprise.TrainHooks
 ---@return reprise.TrainResult
 function loop.run(task, opt, options, hooks)
   local items = task.items * options.accumulate
