@@ -7,6 +7,7 @@ package.path = root .. 'lua/?.lua;' .. root .. 'lua/?/init.lua;' .. root
   .. '?.lua;' .. package.path
 
 local cli = require 'reprise.cli'
+local ckpt = require 'reprise.ckpt'
 
 local PROGRAM = arg[0]:match '[^/]*$'
 
@@ -16,7 +17,7 @@ local function fail(message)
   os.exit(1)
 end
 
-local options, problem = cli.parse(arg, PROGRAM)
+local options, problem = cli.parse(arg, PROGRAM, ckpt.list)
 if not options then fail(problem) end
 
 -- The position in front of a message is news only where it is the user's own

@@ -99,30 +99,29 @@ local groups = {
   }},
 }
 
-local epilog = [[
-Specs of --ckpt:
-   none                 keep everything backward reads (default)
-   every=N              layers 1, 1+N, 1+2N, ... are each recomputed
-   uniform=N            segments of N consecutive layers
-   segments=K           K segments of equal size
-   nodes=N              one node in N is kept, whatever the layers
-   sqrt                 about sqrt(n) segments, weighted by bytes
-   attention            attention alone is recomputed
-   scope=GLOB,...       what was recorded under a name: scope=*.mlp
-   blocks=a..b,c..d     named, consecutive layers: blocks=blocks.1..blocks.3
-   ops, ops=matmul,...  keep costly results, recompute cheap ones
-   ./file.lua           a strategy of your own (docs/guide.md)
-
+local examples = [[
 Examples:
    luajit train.lua --ckpt every=2
    luajit train.lua --preset gpt-10m --data shakespeare.txt --ckpt sqrt
    luajit train.lua --preset gpt2-1558m --batch 1 --ckpt every=1 --plan
    luajit train.lua --model mlp --ckpt uniform=2 --log run.jsonl]]
 
-local function make_parser(program)
+-- `strategies` is reprise.ckpt's list of {name, usage, help}.
+local function epilog(strategies)
+  local lines = {'Specs of --ckpt:'}
+  for _, row in ipairs(strategies) do
+    lines[#lines + 1] = ('   %-22s %s'):format(row[2], row[3])
+  end
+  lines[#lines + 1] = ('   %-22s %s'):format('./file.lua',
+    'a strategy of your own (docs/add-a-strategy.md)')
+  return table.concat(lines, '\n') .. '\n\n' .. examples
+end
+
+local function make_parser(program, strategies)
   local parser = argparse(program, 'Trains a model with planned activation '
     .. 'checkpointing: the peak of memory is known, to the byte, before the '
-    .. 'first step. What is not given comes with the preset.', epilog)
+    .. 'first step. What is not given comes with the preset.',
+    epilog(strategies))
   parser:help_max_width(80):help_description_margin(28):usage_max_width(80)
   local all = {}
   for _, group in ipairs(groups) do
@@ -267,10 +266,11 @@ end
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]
 ---@param program? string its name in the usage line
+---@param strategies? table[] {name, usage, help} of each, for --help
 ---@return reprise.TrainOptions? options nil: the arguments are wrong
 ---@return string? problem in one line
-function cli.parse(arguments, program)
-  local parser, all = make_parser(program or 'train.lua')
+function cli.parse(arguments, program, strategies)
+  local parser, all = make_parser(program or 'train.lua', strategies or {})
   local ok, raw = parser:pparse(join_negative_numbers(arguments))
   if not ok then return nil, (tostring(raw):gsub('\n', '; ')) end
   if raw.extra[1] then

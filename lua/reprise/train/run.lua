@@ -2,6 +2,7 @@
 
 local rp = require 'reprise'
 local binding = require 'reprise.ffi'
+local ckpt = require 'reprise.ckpt'
 local failure = require 'reprise.failure'
 local log = require 'reprise.train.log'
 local loop = require 'reprise.train.loop'
@@ -97,7 +98,11 @@ end
 return function(options, Model)
   rp.manual_seed(options.seed)
   rp.set_default_dtype(options.dtype)
-  rp.ckpt(options.ckpt)
+  local strategy, reason = ckpt.parse(options.ckpt)
+  if not strategy then
+    error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
+  end
+  rp.ckpt(strategy)
   local task = require(tasks[options.model]).new(options, Model)
   local opt = make_optimizer(task.model, options.lr)
   if options.clip then opt:clip(options.clip) end
