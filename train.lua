@@ -6,19 +6,16 @@ local root = arg[0]:match '^(.*/)[^/]*$' or './'
 package.path = root .. 'lua/?.lua;' .. root .. 'lua/?/init.lua;' .. root
   .. '?.lua;' .. package.path
 
-local cli = require 'reprise.cli'
-local ckpt = require 'reprise.ckpt'
-
 local PROGRAM = arg[0]:match '[^/]*$'
 
-local function fail(message)
-  io.stdout:flush()
-  io.stderr:write(PROGRAM, ': ', message, '\n')
-  os.exit(1)
+local function main()
+  local strategies = require('reprise.ckpt').list
+  local options, problem =
+    require('reprise.cli').parse(arg, PROGRAM, strategies)
+  if not options then error(problem, 0) end
+  local model = require('examples.models.' .. options.model)
+  require 'reprise.train.run'(options, model)
 end
-
-local options, problem = cli.parse(arg, PROGRAM, ckpt.list)
-if not options then fail(problem) end
 
 -- The position in front of a message is news only where it is the user's own
 -- file (a strategy), not this program's.
@@ -31,7 +28,9 @@ local function without_position(reason)
   return reason
 end
 
-local run = require 'reprise.train.run'
-local model = require('examples.models.' .. options.model)
-local ok, reason = pcall(run, options, model)
-if not ok then fail(without_position(tostring(reason))) end
+local ok, reason = pcall(main)
+if not ok then
+  io.stdout:flush()
+  io.stderr:write(PROGRAM, ': ', without_position(tostring(reason)), '\n')
+  os.exit(1)
+end
