@@ -11,8 +11,9 @@
        root is the tensor itself.
      - versions[i] is the version of the leaf that input i reads (through
        views), 0 where it reads no leaf. A node whose versions lag behind its
-       leaf's, or whose unheld input is dead, can never run: it is DEAD and
-       (unless a view) has let its inputs go. */
+       leaf's, or whose unheld input is dead, can never run: rp_sweep makes it
+       DEAD and lets its inputs go. Views do not die: they show what is there.
+     - a gradient leaf without storage is no gradient (rp_tensor_grad). */
 #ifndef RP_GRAPH_NODE_H
 #define RP_GRAPH_NODE_H
 
@@ -52,7 +53,7 @@ typedef struct rp_leaf_data {
 enum {
   RP_NODE_DEAD = 1,     /* can never run again; stale_* says why */
   RP_NODE_BACKWARD = 2, /* emitted by autodiff or an optimizer */
-  RP_NODE_RAN = 4       /* has run at least once in this step's programs */
+  RP_NODE_NO_GRAD = 4   /* recorded under no_grad: no gradient passes */
 };
 
 struct rp_node {
@@ -61,6 +62,7 @@ struct rp_node {
   rp_node *prev, *next; /* the context's list, in ordinal order */
   uint64_t ordinal;
   uint64_t stream;      /* random nodes */
+  uint64_t origin;      /* BACKWARD: ordinal of the node it is a gradient of */
   int32_t refs;
   uint16_t n_inputs, n_outputs, n_ints, n_reals;
   uint8_t flags;
@@ -95,8 +97,10 @@ static inline bool rp_is_available(const rp_tensor *t) {
 rp_storage *rp_storage_new(rp_context *ctx, int64_t size);
 void rp_storage_release(rp_storage *storage);
 
-/* Allocates the leaf's bytes when it has none: zeros (the recipe is run by
-   exec, not here). */
+/* The leaf's first bytes when it has none: the value of its recipe, run as a
+   program of its own, or zeros. exec/read.c. */
+rp_status rp_leaf_make(rp_tensor *leaf);
+/* The same for a leaf without a recipe. */
 rp_status rp_leaf_materialize(rp_tensor *leaf);
 /* The bytes of a leaf or held root; NULL when there are none yet. */
 void *rp_root_data(const rp_tensor *root);
@@ -108,11 +112,4 @@ void rp_sweep(rp_context *ctx);
 /* Says RP_STALE with the leaf and both places when node cannot run. */
 rp_status rp_node_check_fresh(rp_node *node);
 
-/* A node and everything it would need; the shape rule has run. Used by
-   rp_record and by autodiff, which may not be interrupted by no_grad. */
-rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
-                                 rp_tensor *const *inputs, int n_inputs,
-                                 const int64_t *ints, int n_ints,
-                                 const double *reals, int n_reals,
-                                 const uint64_t *stream);
 #endif
