@@ -202,8 +202,8 @@ rp_status rp_tensor_read(rp_tensor *t, void *out, size_t size_bytes);
    two is repaired by putting the saved place back. */
 typedef struct rp_place {
   int32_t scope;   /* dotted name, interned */
-  int32_t layer;   /* layer instance, 0 none */
-  int32_t entry;   /* outermost Sequential's child instance, 0 none */
+  int32_t layer, layer_scope; /* layer instance, 0 none, and its scope */
+  int32_t entry, entry_scope; /* outermost Sequential's child, likewise */
   int32_t segment; /* innermost rp.checkpoint, 0 none */
 } rp_place;
 

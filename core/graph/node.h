@@ -52,7 +52,7 @@ typedef struct rp_leaf_data {
 enum {
   RP_NODE_DEAD = 1,     /* can never run again; stale_* says why */
   RP_NODE_BACKWARD = 2, /* emitted by autodiff or an optimizer */
-  RP_NODE_RAN = 4       /* has run at least once in this step's programs */
+  RP_NODE_NO_GRAD = 4   /* recorded under no_grad: no gradient passes */
 };
 
 struct rp_node {
@@ -61,6 +61,7 @@ struct rp_node {
   rp_node *prev, *next; /* the context's list, in ordinal order */
   uint64_t ordinal;
   uint64_t stream;      /* random nodes */
+  uint64_t origin;      /* BACKWARD: ordinal of the node it is a gradient of */
   int32_t refs;
   uint16_t n_inputs, n_outputs, n_ints, n_reals;
   uint8_t flags;
@@ -108,11 +109,4 @@ void rp_sweep(rp_context *ctx);
 /* Says RP_STALE with the leaf and both places when node cannot run. */
 rp_status rp_node_check_fresh(rp_node *node);
 
-/* A node and everything it would need; the shape rule has run. Used by
-   rp_record and by autodiff, which may not be interrupted by no_grad. */
-rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
-                                 rp_tensor *const *inputs, int n_inputs,
-                                 const int64_t *ints, int n_ints,
-                                 const double *reals, int n_reals,
-                                 const uint64_t *stream);
 #endif

@@ -52,7 +52,7 @@ typedef struct rp_index_range {
 
 struct rp_op {
   const char *name;
-  int8_t inputs, outputs;
+  int8_t inputs, outputs; /* outputs -1: as many as ints[0] says */
   uint32_t flags;
 
   /* Bit i: output 0 may take over input i's bytes, provided input i is

@@ -1,0 +1,178 @@
+/* Leaves: bytes, versions, names; held values. */
+#include <string.h>
+
+#include "base/context.h"
+#include "graph/op.h"
+#include "graph/record.h"
+#include "graph/recorder.h"
+
+static rp_status leaf_type(const rp_node *node, rp_type *out) {
+  (void)out;
+  return rp_node_fail(node, RP_VALUE, "is recorded with rp_leaf");
+}
+
+const rp_op rp_op_leaf = {
+    .name = "leaf",
+    .outputs = 1,
+    .flags = RP_LEAF | RP_NOT_DIFFERENTIABLE,
+    .type = leaf_type,
+};
+
+rp_storage *rp_storage_new(rp_context *ctx, int64_t size) {
+  rp_storage *storage = rp_alloc(ctx, sizeof *storage);
+  if (storage == NULL) return NULL;
+  storage->data = rp_storage_alloc(ctx, size);
+  if (storage->data == NULL) {
+    rp_free(ctx, storage, sizeof *storage);
+    return NULL;
+  }
+  storage->ctx = ctx;
+  storage->size = size;
+  storage->refs = 1;
+  return storage;
+}
+
+void rp_storage_release(rp_storage *storage) {
+  if (--storage->refs > 0) return;
+  rp_storage_free(storage->ctx, storage->data, storage->size);
+  rp_free(storage->ctx, storage, sizeof *storage);
+}
+
+rp_status rp_leaf_materialize(rp_tensor *leaf) {
+  if (leaf->storage || leaf->node->leaf->role == RP_NUMBER) return RP_OK;
+  const int64_t size = rp_type_bytes(&leaf->type);
+  leaf->storage = rp_storage_new(leaf->node->ctx, size);
+  if (leaf->storage == NULL) return RP_NOMEM;
+  memset(leaf->storage->data, 0, (size_t)size);
+  return RP_OK;
+}
+
+void *rp_root_data(const rp_tensor *root) {
+  if (root->node->leaf && root->node->leaf->role == RP_NUMBER)
+    return root->node->leaf->number;
+  return root->storage ? root->storage->data : NULL;
+}
+
+void rp_leaf_bump(rp_tensor *leaf, const char *writer) {
+  leaf->node->leaf->version++;
+  leaf->node->leaf->writer = writer;
+}
+
+rp_tensor *rp_leaf_from(rp_role role, rp_tensor *recipe) {
+  rp_tensor *leaf = rp_leaf(recipe->node->ctx, role, &recipe->type);
+  if (leaf == NULL) return NULL;
+  rp_tensor_retain(recipe);
+  leaf->node->leaf->recipe = recipe;
+  return leaf;
+}
+
+rp_role rp_leaf_role(const rp_tensor *leaf) {
+  return leaf->node->leaf ? leaf->node->leaf->role : RP_INPUT;
+}
+
+rp_status rp_leaf_set_name(rp_tensor *leaf, const char *name) {
+  rp_leaf_data *data = leaf->node->leaf;
+  rp_context *ctx = leaf->node->ctx;
+  if (data == NULL)
+    return rp_fail(ctx, RP_STATE, "[name] only a leaf has a name; this is a "
+                   "recipe (%s)", leaf->node->op->name);
+  const size_t size = strlen(name) + 1;
+  char *copy = rp_alloc(ctx, size);
+  if (copy == NULL) return RP_NOMEM;
+  memcpy(copy, name, size);
+  if (data->name) rp_free(ctx, data->name, strlen(data->name) + 1);
+  data->name = copy;
+  return RP_OK;
+}
+
+const char *rp_leaf_name(const rp_tensor *leaf) {
+  return leaf->node->leaf && leaf->node->leaf->name ? leaf->node->leaf->name
+                                                    : "";
+}
+
+rp_status rp_leaf_write(rp_tensor *leaf, const void *data, size_t size_bytes) {
+  rp_context *ctx = leaf->node->ctx;
+  if (leaf->node->leaf == NULL)
+    return rp_fail(ctx, RP_STATE, "[write] only a leaf can be written; this "
+                   "is a recipe (%s)", leaf->node->op->name);
+  if ((int64_t)size_bytes != rp_type_bytes(&leaf->type))
+    return rp_fail(ctx, RP_SHAPE, "[write] %zu bytes for a leaf of %lld",
+                   size_bytes, (long long)rp_type_bytes(&leaf->type));
+  const bool number = leaf->node->leaf->role == RP_NUMBER;
+  const bool fresh = !number && leaf->storage == NULL;
+  const rp_status status = rp_leaf_materialize(leaf);
+  if (status != RP_OK) return status;
+  memcpy(rp_root_data(leaf), data, size_bytes);
+  if (leaf->node->leaf->recipe) {
+    rp_tensor_release(leaf->node->leaf->recipe);
+    leaf->node->leaf->recipe = NULL;
+  } else if (fresh && leaf->node->refs == 1) {
+    return RP_OK; /* first bytes that nothing can have read */
+  }
+  rp_leaf_bump(leaf, "a write to it");
+  return RP_OK;
+}
+
+void rp_leaf_clear(rp_tensor *leaf) {
+  if (leaf->node->leaf == NULL || leaf->storage == NULL) return;
+  rp_storage_release(leaf->storage);
+  leaf->storage = NULL;
+  rp_leaf_bump(leaf, "clearing it");
+}
+
+int64_t rp_leaf_version(const rp_tensor *leaf) {
+  return leaf->node->leaf ? leaf->node->leaf->version : 0;
+}
+
+rp_tensor *rp_tensor_grad(const rp_tensor *t) { return t->grad; }
+
+void rp_tensor_clear_grad(rp_tensor *t) {
+  rp_tensor *grad = t->grad;
+  t->grad = NULL;
+  rp_tensor_release(grad);
+}
+
+/* ---- what a handle tells --------------------------------------------------- */
+
+rp_tensor *rp_tensor_output(rp_tensor *t, int index) {
+  if (index < 0 || index >= t->node->n_outputs) {
+    rp_fail(t->node->ctx, RP_VALUE, "[%s] has %d outputs, not %d",
+            t->node->op->name, (int)t->node->n_outputs, index + 1);
+    return NULL;
+  }
+  rp_tensor_retain(t);
+  return &t->node->outputs[index];
+}
+
+const rp_type *rp_tensor_type(const rp_tensor *t) { return &t->type; }
+const rp_op *rp_tensor_op(const rp_tensor *t) { return t->node->op; }
+rp_context *rp_tensor_context(const rp_tensor *t) { return t->node->ctx; }
+const char *rp_tensor_scope(const rp_tensor *t) {
+  return rp_scope_text(t->node->ctx, t->node->place.scope);
+}
+bool rp_tensor_is_leaf(const rp_tensor *t) { return rp_is_leaf(t); }
+bool rp_tensor_is_held(const rp_tensor *t) {
+  return rp_root_data(t->root) != NULL;
+}
+bool rp_tensor_is_contiguous(const rp_tensor *t) {
+  return rp_strides_are_contiguous(&t->type, &t->strides);
+}
+bool rp_tensor_requires_grad(const rp_tensor *t) { return t->requires_grad; }
+
+rp_status rp_tensor_set_requires_grad(rp_tensor *t, bool on) {
+  if (!rp_is_leaf(t))
+    return rp_fail(t->node->ctx, RP_STATE,
+                   "[requires_grad] this is a recipe (%s), not a leaf: "
+                   "t:detach():run() or nn.Parameter(t) makes one",
+                   t->node->op->name);
+  if (on && !rp_dtype_is_float(t->type.dtype))
+    return rp_fail(t->node->ctx, RP_DTYPE,
+                   "[requires_grad] %s has no gradient; only f32, f64 and "
+                   "bf16 have", rp_dtype_name(t->type.dtype));
+  t->requires_grad = on;
+  return RP_OK;
+}
+
+/* Keeping or delivering a view means keeping or delivering what it shows. */
+void rp_tensor_keep(rp_tensor *t) { t->root->keep = true; }
+void rp_tensor_tap(rp_tensor *t) { t->root->tap = true; }

@@ -1,0 +1,424 @@
+/* Recording: one node at a time, checked by its op's rules. */
+#include "graph/record.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/context.h"
+#include "graph/op.h"
+#include "graph/recorder.h"
+#include "graph/registry.h"
+
+enum { INPUTS_MAX = 4096, OUTPUTS_MAX = 16, ATTRS_MAX = 64 };
+
+rp_status rp_node_fail(const rp_node *node, rp_status status,
+                       const char *format, ...) {
+  char text[RP_MESSAGE_SIZE];
+  va_list list;
+  va_start(list, format);
+  vsnprintf(text, sizeof text, format, list);
+  va_end(list);
+  return rp_fail(node->ctx, status, "[%s] %s", node->op->name, text);
+}
+
+/* ---- life of a node ----------------------------------------------------- */
+
+/* One block: node, outputs, then inputs, ints, reals, versions. */
+static rp_node *node_alloc(rp_context *ctx, const rp_op *op, int n_inputs,
+                           int n_outputs, int n_ints, int n_reals) {
+  /* An effect has no output, but its handle still has to be somewhere. */
+  const int slots = n_outputs ? n_outputs : 1;
+  const size_t fixed = sizeof(rp_node) + (size_t)slots * sizeof(rp_tensor);
+  const size_t size = fixed + (size_t)n_inputs * sizeof(rp_tensor *) +
+                      (size_t)n_ints * sizeof(int64_t) +
+                      (size_t)n_reals * sizeof(double) +
+                      (size_t)n_inputs * sizeof(uint32_t);
+  rp_node *node = rp_alloc(ctx, size);
+  if (node == NULL) return NULL;
+  char *at = (char *)node + fixed;
+  node->inputs = (rp_tensor **)at;
+  at += (size_t)n_inputs * sizeof(rp_tensor *);
+  node->ints = (int64_t *)at;
+  at += (size_t)n_ints * sizeof(int64_t);
+  node->reals = (double *)at;
+  at += (size_t)n_reals * sizeof(double);
+  node->versions = (uint32_t *)at;
+  node->ctx = ctx;
+  node->op = op;
+  node->refs = 1;
+  node->n_outputs = (uint16_t)n_outputs;
+  node->n_ints = (uint16_t)n_ints;
+  node->n_reals = (uint16_t)n_reals;
+  node->size_bytes = size;
+  for (int k = 0; k < slots; k++) {
+    node->outputs[k].node = node;
+    node->outputs[k].root = &node->outputs[k];
+    node->outputs[k].index = (uint8_t)k;
+  }
+  return node;
+}
+
+static void node_link(rp_node *node) {
+  rp_recorder *r = node->ctx->recorder;
+  node->ordinal = ++r->ordinal;
+  node->prev = r->last;
+  if (r->last) r->last->next = node; else r->first = node;
+  r->last = node;
+  r->nodes++;
+}
+
+static void node_unlink(rp_node *node) {
+  rp_recorder *r = node->ctx->recorder;
+  if (node->ordinal == 0) return; /* never linked */
+  if (node->prev) node->prev->next = node->next; else r->first = node->next;
+  if (node->next) node->next->prev = node->prev; else r->last = node->prev;
+  node->prev = node->next = NULL;
+  r->nodes--;
+}
+
+/* Takes one reference; a node without any is unlinked and put on the list,
+   which runs through `next`: no recursion however long the chain. */
+static void drop(rp_tensor *t, rp_node **list) {
+  rp_node *node = t->node;
+  if (--node->refs > 0) return;
+  node_unlink(node);
+  node->next = *list;
+  *list = node;
+}
+
+static void drop_inputs(rp_node *node, rp_node **list) {
+  for (int i = 0; i < node->n_inputs; i++) drop(node->inputs[i], list);
+  node->n_inputs = 0;
+}
+
+static void free_string(rp_context *ctx, char *text) {
+  if (text) rp_free(ctx, text, strlen(text) + 1);
+}
+
+static void drain(rp_node *list) {
+  while (list) {
+    rp_node *node = list;
+    list = node->next;
+    rp_context *ctx = node->ctx;
+    drop_inputs(node, &list);
+    for (int k = 0; k < node->n_outputs; k++) {
+      rp_tensor *t = &node->outputs[k];
+      if (t->storage) rp_storage_release(t->storage);
+      if (t->grad) drop(t->grad, &list);
+    }
+    if (node->leaf) {
+      if (node->leaf->recipe) drop(node->leaf->recipe, &list);
+      free_string(ctx, node->leaf->name);
+      rp_free(ctx, node->leaf, sizeof *node->leaf);
+    }
+    free_string(ctx, node->stale_name);
+    rp_free(ctx, node, node->size_bytes);
+  }
+}
+
+void rp_tensor_retain(rp_tensor *t) { t->node->refs++; }
+
+void rp_tensor_release(rp_tensor *t) {
+  if (t == NULL) return;
+  rp_node *list = NULL;
+  drop(t, &list);
+  drain(list);
+}
+
+/* ---- leaves without bytes ------------------------------------------------ */
+
+rp_tensor *rp_leaf(rp_context *ctx, rp_role role, const rp_type *type) {
+  if (rp_type_check(ctx, "leaf", type) != RP_OK) return NULL;
+  rp_node *node = node_alloc(ctx, &rp_op_leaf, 0, 1, 0, 0);
+  if (node == NULL) return NULL;
+  node->leaf = rp_alloc(ctx, sizeof *node->leaf);
+  if (node->leaf == NULL) {
+    rp_free(ctx, node, node->size_bytes);
+    return NULL;
+  }
+  node->leaf->role = role;
+  node->leaf->version = 1;
+  node->leaf->writer = "its creation";
+  node->place = ctx->recorder->place;
+  rp_tensor *t = &node->outputs[0];
+  t->type = *type;
+  rp_strides_contiguous(type, &t->strides);
+  t->requires_grad = role == RP_PARAMETER && rp_dtype_is_float(type->dtype);
+  node_link(node);
+  return t;
+}
+
+static void store_number(void *at, rp_dtype dtype, double value) {
+  switch (dtype) {
+    case RP_F32: *(float *)at = (float)value; break;
+    case RP_F64: *(double *)at = value; break;
+    case RP_BF16: *(uint16_t *)at = rp_f32_to_bf16((float)value); break;
+    case RP_I32: *(int32_t *)at = (int32_t)value; break;
+    case RP_I64: *(int64_t *)at = (int64_t)value; break;
+    case RP_BOOL: *(uint8_t *)at = value != 0; break;
+    default: break;
+  }
+}
+
+rp_tensor *rp_number(rp_context *ctx, double value, rp_dtype dtype) {
+  if ((dtype == RP_I32 && !(value >= INT32_MIN && value <= INT32_MAX)) ||
+      (dtype == RP_I64 && !(value >= -0x1p63 && value < 0x1p63))) {
+    rp_fail(ctx, RP_VALUE, "[number] %g does not fit in %s", value,
+            rp_dtype_name(dtype));
+    return NULL;
+  }
+  const rp_type type = rp_type_scalar(dtype);
+  rp_tensor *t = rp_leaf(ctx, RP_NUMBER, &type);
+  if (t) store_number(t->node->leaf->number, dtype, value);
+  return t;
+}
+
+/* ---- recording ------------------------------------------------------------ */
+
+static rp_status check_fresh(const rp_tensor *t, const char *op) {
+  const rp_node *node = rp_root_node(t);
+  if (!(node->flags & RP_NODE_DEAD) || t->root->storage) return RP_OK;
+  return rp_stale_fail(node, op);
+}
+
+/* Whether input i must be copied to lie as the kernel wants it. */
+static bool wants_copy(const rp_node *node, int i) {
+  const uint32_t flags = node->op->flags;
+  if (flags & RP_VIEW) return false;
+  if ((flags & RP_STRIDED) && node->op->accepts == NULL) return false;
+  const rp_tensor *t = node->inputs[i];
+  if (rp_strides_are_contiguous(&t->type, &t->strides)) return false;
+  if (flags & RP_STRIDED) return !node->op->accepts(node, i);
+  return true;
+}
+
+/* Replaces input i (a counted reference) by its contiguous copy. */
+static rp_status copy_input(rp_node *node, int i) {
+  static const rp_op *contiguous;
+  if (contiguous == NULL) contiguous = rp_op_find("contiguous");
+  rp_tensor *copy = rp_record_with_stream(node->ctx, contiguous,
+                                          &node->inputs[i], 1, NULL, 0, NULL,
+                                          0, NULL);
+  if (copy == NULL) return node->ctx->status;
+  rp_tensor_release(node->inputs[i]);
+  node->inputs[i] = copy;
+  return RP_OK;
+}
+
+static void read_versions(rp_node *node) {
+  for (int i = 0; i < node->n_inputs; i++) {
+    const rp_node *root = rp_root_node(node->inputs[i]);
+    node->versions[i] = root->leaf ? root->leaf->version : 0;
+  }
+}
+
+static rp_status resolve_view(rp_node *node) {
+  for (int k = 0; k < node->n_outputs; k++) {
+    rp_tensor *out = &node->outputs[k];
+    rp_status status = node->op->view(node, k, &out->strides);
+    if (status == RP_UNSUPPORTED) {
+      status = copy_input(node, k);
+      if (status == RP_OK) status = node->op->view(node, k, &out->strides);
+    }
+    if (status != RP_OK) return status;
+    out->root = node->inputs[k]->root;
+  }
+  return RP_OK;
+}
+
+static void pending_notice(rp_recorder *r, const rp_node *node) {
+  if (r->nodes < r->pending_notice) return;
+  const char *scope = rp_scope_text(node->ctx, node->place.scope);
+  rp_notice(node->ctx,
+            "%lld recipes are waiting and none of them has run (the last is "
+            "%s%s%s): is something like `total = total + loss` only "
+            "recording? Use loss:item() there.",
+            (long long)r->nodes, node->op->name, *scope ? " in " : "", scope);
+  r->pending_notice = 2 * r->nodes;
+}
+
+rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
+                                 rp_tensor *const *inputs, int n_inputs,
+                                 const int64_t *ints, int n_ints,
+                                 const double *reals, int n_reals,
+                                 const uint64_t *stream) {
+  rp_recorder *r = ctx->recorder;
+  if (n_inputs < op->inputs ||
+      (n_inputs > op->inputs && !(op->flags & RP_VARIADIC)) ||
+      (op->outputs < 0 && (n_ints < 1 || ints[0] < 1 ||
+                           ints[0] > OUTPUTS_MAX)) ||
+      n_inputs > INPUTS_MAX || n_ints > ATTRS_MAX || n_reals > ATTRS_MAX ||
+      n_ints < 0 || n_reals < 0) {
+    rp_fail(ctx, RP_VALUE,
+            "[%s] takes %s%d tensors and at most %d attributes, not %d and %d",
+            op->name, op->flags & RP_VARIADIC ? "at least " : "", op->inputs,
+            ATTRS_MAX, n_inputs, n_ints + n_reals);
+    return NULL;
+  }
+  for (int i = 0; i < n_inputs; i++) {
+    if (inputs[i] == NULL) {
+      rp_fail(ctx, RP_VALUE, "[%s] input %d is nil", op->name, i + 1);
+      return NULL;
+    }
+    if (inputs[i]->node->ctx != ctx) {
+      rp_fail(ctx, RP_VALUE, "[%s] input %d belongs to another context",
+              op->name, i + 1);
+      return NULL;
+    }
+    if (check_fresh(inputs[i], op->name) != RP_OK) return NULL;
+  }
+  const int n_outputs = op->outputs < 0 ? (int)ints[0] : op->outputs;
+  rp_node *node = node_alloc(ctx, op, n_inputs, n_outputs, n_ints, n_reals);
+  if (node == NULL) return NULL;
+  node->n_inputs = (uint16_t)n_inputs;
+  for (int i = 0; i < n_inputs; i++) {
+    node->inputs[i] = inputs[i];
+    rp_tensor_retain(inputs[i]);
+  }
+  if (n_ints) memcpy(node->ints, ints, (size_t)n_ints * sizeof *ints);
+  if (n_reals) memcpy(node->reals, reals, (size_t)n_reals * sizeof *reals);
+  node->place = r->place;
+  if (r->emitting) node->flags |= RP_NODE_BACKWARD;
+  if (!r->grad_enabled) node->flags |= RP_NODE_NO_GRAD;
+  node->origin = r->origin;
+
+  rp_type types[OUTPUTS_MAX] = {0};
+  if (op->type(node, types) != RP_OK) goto fail;
+  bool grad = r->grad_enabled && !(op->flags & RP_NOT_DIFFERENTIABLE);
+  bool wanted = false;
+  for (int i = 0; grad && i < n_inputs; i++)
+    wanted |= inputs[i]->requires_grad;
+  for (int k = 0; k < node->n_outputs; k++) {
+    rp_tensor *out = &node->outputs[k];
+    if (rp_type_check(ctx, op->name, &types[k]) != RP_OK) goto fail;
+    out->type = types[k];
+    out->requires_grad = wanted && rp_dtype_is_float(types[k].dtype);
+    rp_strides_contiguous(&out->type, &out->strides);
+  }
+  if (op->flags & RP_VIEW) {
+    if (resolve_view(node) != RP_OK) goto fail;
+  } else {
+    const rp_dtype dtype =
+        (rp_dtype)(n_inputs ? inputs[0]->type.dtype : types[0].dtype);
+    if (!rp_op_has_kernel(op, dtype)) {
+      rp_fail(ctx, RP_DTYPE, "[%s] does not take %s%s", op->name,
+              rp_dtype_name(dtype),
+              rp_dtype_is_float(dtype) ? "" : "; cast with :to'f32'");
+      goto fail;
+    }
+    for (int i = 0; i < n_inputs; i++)
+      if (wants_copy(node, i) && copy_input(node, i) != RP_OK) goto fail;
+  }
+  read_versions(node);
+  if (op->flags & RP_RANDOM) node->stream = stream ? *stream : ++r->stream;
+  node_link(node);
+  pending_notice(r, node);
+  return &node->outputs[0];
+
+fail: {
+  rp_node *list = NULL;
+  node->refs = 0;
+  drop_inputs(node, &list);
+  rp_free(ctx, node, node->size_bytes);
+  drain(list);
+  return NULL;
+}
+}
+
+rp_tensor *rp_record(rp_context *ctx, const rp_op *op,
+                     rp_tensor *const *inputs, int n_inputs,
+                     const int64_t *ints, int n_ints,
+                     const double *reals, int n_reals) {
+  if (op->flags & (RP_EFFECT | RP_LEAF)) {
+    rp_fail(ctx, RP_VALUE, "[%s] is no op to record by hand", op->name);
+    return NULL;
+  }
+  return rp_record_with_stream(ctx, op, inputs, n_inputs, ints, n_ints, reals,
+                               n_reals, NULL);
+}
+
+rp_tensor *rp_record_number(rp_context *ctx, const rp_op *op, rp_tensor *x,
+                            double number, bool swapped) {
+  rp_tensor *n = rp_number(ctx, number, (rp_dtype)x->type.dtype);
+  if (n == NULL) return NULL;
+  rp_tensor *pair[2] = {swapped ? n : x, swapped ? x : n};
+  rp_tensor *y = rp_record_with_stream(ctx, op, pair, 2, NULL, 0, NULL, 0,
+                                       NULL);
+  rp_tensor_release(n);
+  return y;
+}
+
+bool rp_grad_enable(rp_context *ctx, bool on) {
+  const bool before = ctx->recorder->grad_enabled;
+  ctx->recorder->grad_enabled = on;
+  return before;
+}
+
+/* ---- what can never run again ---------------------------------------------- */
+
+static const rp_node *stale_input(const rp_node *node) {
+  for (int i = 0; i < node->n_inputs; i++) {
+    const rp_tensor *root = node->inputs[i]->root;
+    const rp_node *source = root->node;
+    if (source->leaf) {
+      if (source->leaf->version != node->versions[i]) return source;
+    } else if ((source->flags & RP_NODE_DEAD) && root->storage == NULL) {
+      return source;
+    }
+  }
+  return NULL;
+}
+
+static void node_die(rp_node *node, const rp_node *source, rp_node **list) {
+  node->flags |= RP_NODE_DEAD;
+  const char *name = source->leaf ? source->leaf->name : source->stale_name;
+  if (name) {
+    /* Without memory for it the message does without the name. */
+    node->stale_name = rp_alloc(node->ctx, strlen(name) + 1);
+    if (node->stale_name) memcpy(node->stale_name, name, strlen(name) + 1);
+    else rp_clear_error(node->ctx);
+  }
+  node->stale_writer =
+      source->leaf ? source->leaf->writer : source->stale_writer;
+  if (!(node->op->flags & RP_VIEW)) drop_inputs(node, list);
+}
+
+void rp_sweep(rp_context *ctx) {
+  rp_node *list = NULL;
+  /* Record order: a node's inputs are judged before it. Freed nodes are only
+     unlinked here, so `next` stays good until the drain. */
+  for (rp_node *node = ctx->recorder->first; node;) {
+    rp_node *next = node->next;
+    if (node->n_inputs > 0 && !(node->flags & RP_NODE_DEAD)) {
+      const rp_node *source = stale_input(node);
+      if (source) node_die(node, source, &list);
+    }
+    node = next;
+  }
+  drain(list);
+  ctx->recorder->pending_notice = 100000 + 2 * ctx->recorder->nodes;
+}
+
+rp_status rp_stale_fail(const rp_node *node, const char *op) {
+  const char *scope = rp_scope_text(node->ctx, node->place.scope);
+  return rp_fail(
+      node->ctx, RP_STALE,
+      "[%s] reads a recipe (%s%s%s) recorded before %s was changed by %s: its "
+      "older value is gone. Record it again after the change, or ask for the "
+      "value in the same step: opt:minimize(loss, {also = {value}})",
+      op, node->op->name, *scope ? ", recorded in " : "", scope,
+      node->stale_name ? node->stale_name : "a leaf it reads",
+      node->stale_writer ? node->stale_writer : "an assignment");
+}
+
+rp_status rp_node_check_fresh(rp_node *node) {
+  if (node->flags & RP_NODE_DEAD) return rp_stale_fail(node, node->op->name);
+  const rp_node *source = stale_input(node);
+  if (source == NULL) return RP_OK;
+  rp_node *list = NULL;
+  node_die(node, source, &list);
+  const rp_status status = rp_stale_fail(node, node->op->name);
+  drain(list);
+  return status;
+}
