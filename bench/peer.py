@@ -51,12 +51,14 @@ class Block(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"),
             nn.Linear(4 * width, width), nn.Dropout(dropout))
 
+    def attend(self, x):
+        return self.attention(self.norm1(x))
+
     def forward(self, x):
-        h = self.norm1(x)
         if self.attention_again:
-            h = checkpoint(self.attention, h, use_reentrant=False)
+            h = checkpoint(self.attend, x, use_reentrant=False)
         else:
-            h = self.attention(h)
+            h = self.attend(x)
         x = x + h
         return x + self.mlp(self.norm2(x))
 
