@@ -55,6 +55,7 @@ void *rp_root_data(const rp_tensor *root) {
 
 void rp_leaf_bump(rp_tensor *leaf, const char *writer) {
   leaf->node->leaf->version++;
+  leaf->node->ctx->recorder->stale = true;
   leaf->node->leaf->writer = writer;
 }
 
@@ -124,11 +125,14 @@ int64_t rp_leaf_version(const rp_tensor *leaf) {
   return leaf->node->leaf ? leaf->node->leaf->version : 0;
 }
 
-rp_tensor *rp_tensor_grad(const rp_tensor *t) { return t->grad; }
+rp_tensor *rp_tensor_grad(const rp_tensor *t) {
+  return t->grad && t->grad->storage ? t->grad : NULL;
+}
 
 void rp_tensor_clear_grad(rp_tensor *t) {
   rp_tensor *grad = t->grad;
   t->grad = NULL;
+  t->node->ctx->recorder->stale = true; /* prepared requests may name it */
   rp_tensor_release(grad);
 }
 

@@ -11,8 +11,9 @@
        root is the tensor itself.
      - versions[i] is the version of the leaf that input i reads (through
        views), 0 where it reads no leaf. A node whose versions lag behind its
-       leaf's, or whose unheld input is dead, can never run: it is DEAD and
-       (unless a view) has let its inputs go. */
+       leaf's, or whose unheld input is dead, can never run: rp_sweep makes it
+       DEAD and lets its inputs go. Views do not die: they show what is there.
+     - a gradient leaf without storage is no gradient (rp_tensor_grad). */
 #ifndef RP_GRAPH_NODE_H
 #define RP_GRAPH_NODE_H
 
@@ -96,8 +97,10 @@ static inline bool rp_is_available(const rp_tensor *t) {
 rp_storage *rp_storage_new(rp_context *ctx, int64_t size);
 void rp_storage_release(rp_storage *storage);
 
-/* Allocates the leaf's bytes when it has none: zeros (the recipe is run by
-   exec, not here). */
+/* The leaf's first bytes when it has none: the value of its recipe, run as a
+   program of its own, or zeros. exec/read.c. */
+rp_status rp_leaf_make(rp_tensor *leaf);
+/* The same for a leaf without a recipe. */
 rp_status rp_leaf_materialize(rp_tensor *leaf);
 /* The bytes of a leaf or held root; NULL when there are none yet. */
 void *rp_root_data(const rp_tensor *root);

@@ -381,16 +381,20 @@ static void node_die(rp_node *node, const rp_node *source, rp_node **list) {
   }
   node->stale_writer =
       source->leaf ? source->leaf->writer : source->stale_writer;
-  if (!(node->op->flags & RP_VIEW)) drop_inputs(node, list);
+  drop_inputs(node, list);
 }
 
 void rp_sweep(rp_context *ctx) {
+  if (!ctx->recorder->stale) return;
+  ctx->recorder->stale = false;
   rp_node *list = NULL;
   /* Record order: a node's inputs are judged before it. Freed nodes are only
      unlinked here, so `next` stays good until the drain. */
   for (rp_node *node = ctx->recorder->first; node;) {
     rp_node *next = node->next;
-    if (node->n_inputs > 0 && !(node->flags & RP_NODE_DEAD)) {
+    /* A view reads what its root holds now, whatever that is. */
+    if (node->n_inputs > 0 && !(node->flags & RP_NODE_DEAD) &&
+        !(node->op->flags & RP_VIEW)) {
       const rp_node *source = stale_input(node);
       if (source) node_die(node, source, &list);
     }
@@ -413,6 +417,12 @@ rp_status rp_stale_fail(const rp_node *node, const char *op) {
 }
 
 rp_status rp_node_check_fresh(rp_node *node) {
+  if (node->op->flags & RP_VIEW) {
+    for (int k = 0; k < node->n_outputs; k++)
+      if (check_fresh(&node->outputs[k], node->op->name) != RP_OK)
+        return RP_STALE;
+    return RP_OK;
+  }
   if (node->flags & RP_NODE_DEAD) return rp_stale_fail(node, node->op->name);
   const rp_node *source = stale_input(node);
   if (source == NULL) return RP_OK;

@@ -1,0 +1,48 @@
+# make train: everything from a fresh Debian 12 machine to a trained model.
+# make test:  everything built and tested.
+
+JOBS ?= $(shell nproc)
+BUILD = cmake --build
+
+# Debian's names. lua-check brings lua5.1, which LuaRocks runs on.
+PACKAGES = gcc libc6-dev make cmake luajit libluajit-5.1-dev lua-busted lua-cjson \
+  lua-argparse lua-check lua-filesystem luarocks libdnnl-dev \
+  libopenblas-openmp-dev libcmocka-dev dataset-fashion-mnist
+
+.PHONY: all deps train test test-long test-asan bench format clean
+
+all:
+	cmake -S . -B build
+	$(BUILD) build --target reprise -j $(JOBS)
+
+# Nothing is asked of apt when everything is there.
+deps:
+	@.ci/deps $(PACKAGES)
+
+train: deps
+	@$(MAKE) --no-print-directory all
+	luajit train.lua
+
+test: deps
+	@$(MAKE) --no-print-directory all
+	@JOBS=$(JOBS) spec/run
+
+# The specs that take minutes.
+test-long: all
+	luajit "$$(command -v busted)" --run=long
+
+# The C tests under the address, leak and undefined-behaviour sanitizers.
+test-asan:
+	cmake -S . -B build-asan -DREPRISE_SANITIZE=ON
+	$(BUILD) build-asan -j $(JOBS)
+	ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	  ctest --test-dir build-asan --output-on-failure
+
+bench: all
+	for file in bench/*.lua; do luajit $$file || exit 1; done
+
+format:
+	find core spec -name '*.[ch]' | xargs clang-format -i
+
+clean:
+	rm -rf build build-*

@@ -1,0 +1,308 @@
+/* The only file that talks to oneDNN (its 2.x C API). What version 3 spells
+   differently is in two functions: describe (memory descriptors are objects
+   there) and make_primitive (there is no operation descriptor).
+
+   oneDNN 2.6 multiplies matrices whose dims lie densely, in any order of
+   dims, with its BRGEMM kernels, whose scratch is the workspace. Where an
+   operand's leading stride leaves a gap (a narrowed view) it uses its packed
+   GEMM, just as fast, whose pack buffers (a few MiB while it runs) are its
+   own. What neither takes it would do by reference, 1000 times slower; then
+   outer batch dims become a loop here until one of them does. */
+#include "cpu/dnnl.h"
+
+#include <oneapi/dnnl/dnnl.h>
+#include <oneapi/dnnl/dnnl_debug.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/status.h"
+#include "cpu/parallel.h"
+#include "cpu/product.h"
+
+struct rp_dnnl_product {
+  rp_context *ctx;
+  rp_product product;
+  bool has_bias;
+  int32_t loops;              /* the first batch dims, looped over here */
+  dnnl_primitive_t primitive; /* NULL: empty, or k is 0 */
+  dnnl_memory_t a, b, bias, y, scratchpad;
+};
+
+/* ---- engine and stream: one of each a process ---------------------------- */
+
+static struct {
+  pthread_once_t once;
+  dnnl_status_t status;
+  dnnl_engine_t engine;
+  dnnl_stream_t stream;
+} library = {.once = PTHREAD_ONCE_INIT};
+
+static void library_open(void) {
+  library.status = dnnl_engine_create(&library.engine, dnnl_cpu, 0);
+  if (library.status != dnnl_success) return;
+  library.status = dnnl_stream_create(&library.stream, library.engine,
+                                      dnnl_stream_default_flags);
+}
+
+static rp_status checked(rp_context *ctx, dnnl_status_t status,
+                         const char *what) {
+  if (status == dnnl_success) return RP_OK;
+  if (status == dnnl_out_of_memory)
+    return rp_fail(ctx, RP_NOMEM, "out of memory: oneDNN could not %s", what);
+  return rp_fail(ctx, RP_INTERNAL, "oneDNN could not %s: %s", what,
+                 dnnl_status2str(status));
+}
+
+/* ---- descriptors ----------------------------------------------------------- */
+
+typedef enum operand { OPERAND_A, OPERAND_B, OPERAND_Y } operand;
+
+static int64_t step(const rp_product_dim *dim, operand which) {
+  return which == OPERAND_A ? dim->a : which == OPERAND_B ? dim->b : dim->y;
+}
+
+/* The descriptor of one operand: the batch dims from `loops` on, then the
+   matrix. A dim over which the operand stays has size 1 there. */
+static dnnl_status_t describe(const rp_product *p, int loops, operand which,
+                              dnnl_memory_desc_t *out) {
+  const int64_t *matrix = which == OPERAND_A   ? p->a
+                          : which == OPERAND_B ? p->b
+                                               : p->y;
+  dnnl_dims_t dims, strides;
+  const int rank = p->n_batch - loops + 2;
+  dims[rank - 2] = which == OPERAND_B ? p->k : p->m;
+  dims[rank - 1] = which == OPERAND_A ? p->k : p->n;
+  strides[rank - 2] = matrix[0];
+  strides[rank - 1] = matrix[1];
+  int64_t extent = matrix[1] == 1 ? dims[rank - 2] * matrix[0]
+                                  : dims[rank - 1] * matrix[1];
+  for (int i = rank - 3; i >= 0; i--) {
+    const rp_product_dim *dim = &p->batch[loops + i];
+    const int64_t s = step(dim, which);
+    dims[i] = s == 0 ? 1 : dim->count;
+    strides[i] = s == 0 ? extent : s;
+    if (dims[i] * strides[i] > extent) extent = dims[i] * strides[i];
+  }
+  return dnnl_memory_desc_init_by_strides(out, rank, dims, dnnl_f32, strides);
+}
+
+static dnnl_status_t describe_bias(const rp_product *p, int loops,
+                                   dnnl_memory_desc_t *out) {
+  dnnl_dims_t dims, strides;
+  const int rank = p->n_batch - loops + 2;
+  for (int i = 0; i < rank; i++) dims[i] = 1, strides[i] = p->n;
+  dims[rank - 1] = p->n;
+  strides[rank - 1] = 1;
+  return dnnl_memory_desc_init_by_strides(out, rank, dims, dnnl_f32, strides);
+}
+
+static dnnl_status_t make_memory(const dnnl_memory_desc_t *descriptor,
+                                 dnnl_memory_t *out) {
+  return dnnl_memory_create(out, descriptor, library.engine,
+                            DNNL_MEMORY_NONE);
+}
+
+/* ---- primitives ------------------------------------------------------------- */
+
+static bool is_reference(const_dnnl_primitive_desc_t descriptor) {
+  const char *name = "";
+  const dnnl_status_t status = dnnl_primitive_desc_query(
+      descriptor, dnnl_query_impl_info_str, 0, &name);
+  return status == dnnl_success && strncmp(name, "ref", 3) == 0;
+}
+
+static void release(rp_dnnl_product *p) {
+  if (p->primitive) dnnl_primitive_destroy(p->primitive);
+  dnnl_memory_t *const memories[] = {&p->a, &p->b, &p->bias, &p->y,
+                                     &p->scratchpad};
+  for (size_t i = 0; i < sizeof memories / sizeof *memories; i++) {
+    if (*memories[i]) dnnl_memory_destroy(*memories[i]);
+    *memories[i] = NULL;
+  }
+  p->primitive = NULL;
+}
+
+/* Makes the primitive and its memory objects with the first `loops` batch
+   dims left to the loop. dnnl_unimplemented: looping over one dim more would
+   be better; nothing is made then. */
+static dnnl_status_t make_primitive(rp_dnnl_product *p, int loops,
+                                    int64_t *scratchpad_bytes) {
+  const bool last_chance = loops == p->product.n_batch;
+  dnnl_memory_desc_t a, b, bias, y;
+  dnnl_matmul_desc_t operation;
+  dnnl_primitive_attr_t attr = NULL;
+  dnnl_primitive_desc_t descriptor = NULL;
+
+  dnnl_status_t status = describe(&p->product, loops, OPERAND_A, &a);
+  if (!status) status = describe(&p->product, loops, OPERAND_B, &b);
+  if (!status) status = describe(&p->product, loops, OPERAND_Y, &y);
+  if (!status) status = describe_bias(&p->product, loops, &bias);
+  if (!status)
+    status = dnnl_matmul_desc_init(&operation, &a, &b,
+                                   p->has_bias ? &bias : NULL, &y);
+  if (!status) status = dnnl_primitive_attr_create(&attr);
+  if (!status)
+    status = dnnl_primitive_attr_set_scratchpad_mode(
+        attr, dnnl_scratchpad_mode_user);
+  if (!status)
+    status = dnnl_primitive_desc_create(&descriptor, &operation, attr,
+                                        library.engine, NULL);
+  if (!status && !last_chance && is_reference(descriptor))
+    status = dnnl_unimplemented;
+  if (!status) {
+    const dnnl_memory_desc_t *scratchpad = dnnl_primitive_desc_query_md(
+        descriptor, dnnl_query_scratchpad_md, 0);
+    *scratchpad_bytes = (int64_t)dnnl_memory_desc_get_size(scratchpad);
+    if (*scratchpad_bytes > 0) status = make_memory(scratchpad, &p->scratchpad);
+  }
+  if (!status) status = make_memory(&a, &p->a);
+  if (!status) status = make_memory(&b, &p->b);
+  if (!status) status = make_memory(&y, &p->y);
+  if (!status && p->has_bias) status = make_memory(&bias, &p->bias);
+  if (!status) status = dnnl_primitive_create(&p->primitive, descriptor);
+  if (descriptor) dnnl_primitive_desc_destroy(descriptor);
+  if (attr) dnnl_primitive_attr_destroy(attr);
+  if (status) release(p);
+  /* Overlapping batch strides are refused as an invalid argument. */
+  if (status == dnnl_invalid_arguments && !last_chance)
+    status = dnnl_unimplemented;
+  return status;
+}
+
+rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
+                                     const rp_array *b, const rp_array *bias,
+                                     const rp_array *y,
+                                     int64_t *workspace_bytes) {
+  pthread_once(&library.once, library_open);
+  if (checked(ctx, library.status, "start") != RP_OK) return NULL;
+  rp_dnnl_product *p = rp_alloc(ctx, sizeof *p);
+  if (p == NULL) return NULL;
+  p->ctx = ctx;
+  p->product = rp_product_from(a, b, y);
+  p->has_bias = bias != NULL;
+  *workspace_bytes = 0;
+  if (p->product.empty || p->product.k == 0) return p;
+
+  dnnl_status_t status = dnnl_unimplemented;
+  for (p->loops = p->product.repeats; p->loops <= p->product.n_batch;
+       p->loops++) {
+    status = make_primitive(p, p->loops, workspace_bytes);
+    if (status != dnnl_unimplemented) break;
+  }
+  if (checked(ctx, status, "prepare a matrix product") != RP_OK) {
+    rp_dnnl_product_free(p);
+    return NULL;
+  }
+  return p;
+}
+
+void rp_dnnl_product_free(rp_dnnl_product *p) {
+  if (p == NULL) return;
+  release(p);
+  rp_free(p->ctx, p, sizeof *p);
+}
+
+/* ---- running ------------------------------------------------------------------ */
+
+typedef struct execution {
+  const rp_dnnl_product *p;
+  rp_context *ctx;
+  const float *a, *b;
+  float *y;
+  dnnl_exec_arg_t args[5];
+  int n_args;
+} execution;
+
+static rp_status execute(void *user, int64_t a, int64_t b, int64_t y) {
+  const execution *e = user;
+  const rp_dnnl_product *p = e->p;
+  dnnl_status_t status =
+      dnnl_memory_set_data_handle(p->a, (void *)(e->a + a));
+  if (!status) status = dnnl_memory_set_data_handle(p->b, (void *)(e->b + b));
+  if (!status) status = dnnl_memory_set_data_handle(p->y, e->y + y);
+  if (!status)
+    status = dnnl_primitive_execute(p->primitive, library.stream, e->n_args,
+                                    e->args);
+  return checked(e->ctx, status, "run a matrix product");
+}
+
+/* y = bias or 0: the product over no k. */
+typedef struct filling {
+  const rp_product *product;
+  const float *bias;
+  float *y;
+} filling;
+
+static rp_status fill(void *user, int64_t a, int64_t b, int64_t y) {
+  (void)a, (void)b;
+  const filling *f = user;
+  for (int64_t i = 0; i < f->product->m; i++)
+    for (int64_t j = 0; j < f->product->n; j++)
+      f->y[y + i * f->product->y[0] + j * f->product->y[1]] =
+          f->bias ? f->bias[j] : 0;
+  return RP_OK;
+}
+
+rp_status rp_dnnl_product_run(rp_dnnl_product *p, rp_context *ctx,
+                              const void *a, const void *b, const void *bias,
+                              void *y, void *workspace) {
+  if (p->product.empty) return RP_OK;
+  if (p->primitive == NULL) {
+    filling f = {&p->product, bias, y};
+    return rp_product_loop(&p->product, p->product.n_batch, fill, &f);
+  }
+  execution e = {
+      .p = p, .ctx = ctx, .a = a, .b = b, .y = y,
+      .args = {{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b},
+               {DNNL_ARG_DST, p->y}},
+      .n_args = 3,
+  };
+  dnnl_status_t status = dnnl_success;
+  if (p->bias) {
+    e.args[e.n_args++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias};
+    status = dnnl_memory_set_data_handle(p->bias, (void *)bias);
+  }
+  if (!status && p->scratchpad) {
+    e.args[e.n_args++] =
+        (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, p->scratchpad};
+    status = dnnl_memory_set_data_handle(p->scratchpad, workspace);
+  }
+  if (status) return checked(ctx, status, "run a matrix product");
+  return rp_product_loop(&p->product, p->loops, execute, &e);
+}
+
+/* ---- warm-up -------------------------------------------------------------------- */
+
+static rp_array warm_up_array(float *data, int64_t rows, int64_t columns,
+                              int64_t leading) {
+  return (rp_array){data, {RP_F32, 2, {rows, columns}}, {leading, 1}};
+}
+
+/* Once a process. Best effort: a failure here is found again, and said, where it matters. */
+void rp_dnnl_warm_up(rp_context *ctx) {
+  enum { SIZE = 256 };
+  static atomic_flag warm = ATOMIC_FLAG_INIT;
+  if (atomic_flag_test_and_set(&warm)) return;
+  static const int64_t leading[2] = {SIZE, SIZE + 16};
+  const int64_t bytes = (int64_t)sizeof(float) * SIZE * leading[1];
+  int64_t workspace_bytes = 0;
+  float *x = rp_storage_alloc(ctx, bytes);
+  float *y = rp_storage_alloc(ctx, bytes);
+  if (x && y) memset(x, 0, (size_t)bytes);
+  for (int i = 0; x && y && i < 2; i++) {
+    const rp_array in = warm_up_array(x, SIZE, SIZE, leading[i]);
+    const rp_array out = warm_up_array(y, SIZE, SIZE, SIZE);
+    rp_dnnl_product *p =
+        rp_dnnl_product_new(ctx, &in, &in, NULL, &out, &workspace_bytes);
+    void *workspace = rp_storage_alloc(ctx, workspace_bytes);
+    if (p && workspace)
+      (void)rp_dnnl_product_run(p, ctx, x, x, NULL, y, workspace);
+    rp_storage_free(ctx, workspace, workspace_bytes);
+    rp_dnnl_product_free(p);
+  }
+  rp_storage_free(ctx, y, bytes);
+  rp_storage_free(ctx, x, bytes);
+  rp_clear_error(ctx);
+}

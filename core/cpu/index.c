@@ -1,0 +1,206 @@
+/* Reading and adding at indices. All indices are checked before the first
+   element is written.
+
+   The additions are the same for any number of threads: what is added to is
+   cut into ranges of columns, each owned by one thread, which meets the
+   indices in order. Where the cut lies changes no sum. */
+#include <string.h>
+
+#include "cpu/extent.h"
+#include "cpu/indices.h"
+#include "cpu/lanes.h"
+#include "cpu/parallel.h"
+#include "graph/op.h"
+
+/* Columns that are worth a thread: a cache line of f32. */
+enum { GRAIN = 16 };
+
+/* ---- embedding, index_select -------------------------------------------- */
+
+/* y:(outer, k, inner) from x:(outer, n, inner) at k indices, in bytes. */
+static rp_status select_rows(const rp_kernel_args *args, rp_extent e) {
+  const rp_status status = rp_indices_check(args, 1, e.n, -1, "index");
+  if (status != RP_OK) return status;
+  const int64_t size =
+      (int64_t)rp_dtype_size((rp_dtype)args->in[0].type.dtype);
+  const int64_t k = rp_type_count(&args->in[1].type);
+  const char *x = args->in[0].data;
+  char *y = args->out[0].data;
+#pragma omp parallel for schedule(static) if (rp_worth(e.outer * k * e.inner))
+  for (int64_t i = 0; i < e.outer * k; i++) {
+    const int64_t row = i / k * e.n + rp_index_at(&args->in[1], i % k);
+    memcpy(y + i * e.inner * size, x + row * e.inner * size,
+           (size_t)(e.inner * size));
+  }
+  return RP_OK;
+}
+
+static rp_status run_embedding(const rp_kernel_args *args) {
+  return select_rows(args, rp_extent_of(&args->in[0].type, 0));
+}
+
+static rp_status run_index_select(const rp_kernel_args *args) {
+  return select_rows(args, rp_extent_of(&args->in[0].type, args->ints[0]));
+}
+
+/* ---- their transposes --------------------------------------------------- */
+
+static void add_f32(float *restrict y, const float *restrict x, int64_t n) {
+  for (int64_t j = 0; j < n; j++) y[j] += x[j];
+}
+static void add_f64(double *restrict y, const double *restrict x, int64_t n) {
+  for (int64_t j = 0; j < n; j++) y[j] += x[j];
+}
+
+/* Columns first..last-1 of dx:(n, inner) from dy:(k, inner). */
+static void add_rows(const rp_kernel_args *args, int64_t outer, rp_extent e,
+                     int64_t k, int64_t first, int64_t last) {
+  const bool wide = args->in[0].type.dtype == RP_F64;
+  const int64_t from = outer * k * e.inner, to = outer * e.n * e.inner;
+  const int64_t m = last - first;
+  const size_t size = wide ? sizeof(double) : sizeof(float);
+  if (m == 0) return;
+  for (int64_t i = 0; i < e.n; i++)
+    memset((char *)args->out[0].data +
+               (size_t)(to + i * e.inner + first) * size,
+           0, (size_t)m * size);
+  for (int64_t i = 0; i < k; i++) {
+    const int64_t source = from + i * e.inner + first;
+    const int64_t target =
+        to + rp_index_at(&args->in[1], i) * e.inner + first;
+    if (wide)
+      add_f64((double *)args->out[0].data + target,
+              (const double *)args->in[0].data + source, m);
+    else
+      add_f32((float *)args->out[0].data + target,
+              (const float *)args->in[0].data + source, m);
+  }
+}
+
+/* Shares 0..total-1 among `parts`: where part i begins. */
+static int64_t share(int64_t total, int64_t parts, int64_t i) {
+  const int64_t grains = (total + GRAIN - 1) / GRAIN;
+  const int64_t at = grains * i / parts * GRAIN;
+  return at < total ? at : total;
+}
+
+static rp_status add_selected(const rp_kernel_args *args, rp_extent e) {
+  const rp_status status = rp_indices_check(args, 1, e.n, -1, "index");
+  if (status != RP_OK) return status;
+  const int64_t k = rp_type_count(&args->in[1].type);
+  const int64_t work = e.outer * (k + e.n) * e.inner;
+  const int64_t threads = rp_worth(work) ? omp_get_max_threads() : 1;
+  const int64_t parts = e.outer >= threads ? 1 : threads;
+#pragma omp parallel for schedule(static) if (rp_worth(work))
+  for (int64_t item = 0; item < e.outer * parts; item++) {
+    const int64_t part = item % parts;
+    add_rows(args, item / parts, e, k, share(e.inner, parts, part),
+             share(e.inner, parts, part + 1));
+  }
+  return RP_OK;
+}
+
+static rp_status run_embedding_grad(const rp_kernel_args *args) {
+  return add_selected(args, rp_extent_of(&args->out[0].type, 0));
+}
+
+static rp_status run_index_select_grad(const rp_kernel_args *args) {
+  return add_selected(args, rp_extent_of(&args->out[0].type, args->ints[0]));
+}
+
+/* ---- gather ------------------------------------------------------------- */
+
+RP_INLINE void copy_element(void *y, int64_t i, const void *x, int64_t j,
+                            size_t size) {
+  memcpy((char *)y + (size_t)i * size, (const char *)x + (size_t)j * size,
+         size);
+}
+
+/* y:(outer, k, inner), x:(outer, n, inner). */
+RP_INLINE void gather_as(const rp_kernel_args *args, rp_extent e, int64_t k,
+                         size_t size) {
+  const void *x = args->in[0].data;
+  void *y = args->out[0].data;
+#pragma omp parallel for schedule(static) if (rp_worth(e.outer * k * e.inner))
+  for (int64_t row = 0; row < e.outer * k; row++)
+    for (int64_t j = 0; j < e.inner; j++) {
+      const int64_t i = row * e.inner + j;
+      const int64_t at = row / k * e.n + rp_index_at(&args->in[1], i);
+      copy_element(y, i, x, at * e.inner + j, size);
+    }
+}
+
+static rp_status run_gather(const rp_kernel_args *args) {
+  const rp_extent e = rp_extent_of(&args->in[0].type, args->ints[0]);
+  const rp_status status = rp_indices_check(args, 1, e.n, -1, "index");
+  if (status != RP_OK) return status;
+  const int64_t k = args->in[1].type.dims[args->ints[0]];
+  switch (rp_dtype_size((rp_dtype)args->in[0].type.dtype)) {
+    case 1: gather_as(args, e, k, 1); break;
+    case 4: gather_as(args, e, k, 4); break;
+    default: gather_as(args, e, k, 8); break;
+  }
+  return RP_OK;
+}
+
+/* dx:(outer, n, inner), dy:(outer, k, inner): columns first..last-1. */
+static void gather_add(const rp_kernel_args *args, int64_t outer, rp_extent e,
+                       int64_t k, int64_t first, int64_t last) {
+  const bool wide = args->in[0].type.dtype == RP_F64;
+  const void *dy = args->in[0].data;
+  void *dx = args->out[0].data;
+  const int64_t to = outer * e.n * e.inner;
+  const size_t size = wide ? sizeof(double) : sizeof(float);
+  for (int64_t i = 0; i < e.n; i++)
+    memset((char *)dx + (size_t)(to + i * e.inner + first) * size, 0,
+           (size_t)(last - first) * size);
+  for (int64_t row = outer * k; row < (outer + 1) * k; row++)
+    for (int64_t j = first; j < last; j++) {
+      const int64_t i = row * e.inner + j;
+      const int64_t at = to + rp_index_at(&args->in[1], i) * e.inner + j;
+      if (wide) ((double *)dx)[at] += ((const double *)dy)[i];
+      else ((float *)dx)[at] += ((const float *)dy)[i];
+    }
+}
+
+static rp_status run_gather_grad(const rp_kernel_args *args) {
+  const rp_extent e = rp_extent_of(&args->out[0].type, args->ints[0]);
+  const rp_status status = rp_indices_check(args, 1, e.n, -1, "index");
+  if (status != RP_OK) return status;
+  const int64_t k = args->in[1].type.dims[args->ints[0]];
+  const int64_t work = e.outer * (k + e.n) * e.inner;
+  const int64_t threads = rp_worth(work) ? omp_get_max_threads() : 1;
+  const int64_t parts = e.outer >= threads ? 1 : threads;
+#pragma omp parallel for schedule(static) if (rp_worth(work))
+  for (int64_t item = 0; item < e.outer * parts; item++) {
+    const int64_t part = item % parts;
+    gather_add(args, item / parts, e, k, share(e.inner, parts, part),
+               share(e.inner, parts, part + 1));
+  }
+  return RP_OK;
+}
+
+extern const rp_op rp_op_embedding, rp_op_embedding_grad, rp_op_index_select,
+    rp_op_index_select_grad, rp_op_gather, rp_op_gather_grad;
+
+static const rp_kernel rows[] = {
+    {&rp_op_embedding, RP_F32, run_embedding, NULL, NULL},
+    {&rp_op_embedding, RP_F64, run_embedding, NULL, NULL},
+    {&rp_op_embedding_grad, RP_F32, run_embedding_grad, NULL, NULL},
+    {&rp_op_embedding_grad, RP_F64, run_embedding_grad, NULL, NULL},
+    {&rp_op_index_select, RP_F32, run_index_select, NULL, NULL},
+    {&rp_op_index_select, RP_F64, run_index_select, NULL, NULL},
+    {&rp_op_index_select, RP_I32, run_index_select, NULL, NULL},
+    {&rp_op_index_select, RP_I64, run_index_select, NULL, NULL},
+    {&rp_op_index_select, RP_BOOL, run_index_select, NULL, NULL},
+    {&rp_op_index_select_grad, RP_F32, run_index_select_grad, NULL, NULL},
+    {&rp_op_index_select_grad, RP_F64, run_index_select_grad, NULL, NULL},
+    {&rp_op_gather, RP_F32, run_gather, NULL, NULL},
+    {&rp_op_gather, RP_F64, run_gather, NULL, NULL},
+    {&rp_op_gather, RP_I32, run_gather, NULL, NULL},
+    {&rp_op_gather, RP_I64, run_gather, NULL, NULL},
+    {&rp_op_gather, RP_BOOL, run_gather, NULL, NULL},
+    {&rp_op_gather_grad, RP_F32, run_gather_grad, NULL, NULL},
+    {&rp_op_gather_grad, RP_F64, run_gather_grad, NULL, NULL},
+};
+const rp_kernel_table rp_cpu_index = {rows, sizeof rows / sizeof *rows};

@@ -1,0 +1,158 @@
+/* Folds over contiguous runs, in a fixed number of lanes that are joined by a
+   fixed tree: the compiler vectorises them, and a fold's bits depend on the
+   run alone, not on threads, alignment or the processor's vector width.
+
+   f32 runs are folded in f32 inside blocks of LANE_BLOCK and in f64 across
+   blocks: the error of a sum of n values is that of LANE_BLOCK / F32_LANES
+   additions, whatever n is. */
+#ifndef RP_CPU_LANES_H
+#define RP_CPU_LANES_H
+
+#include <math.h>
+#include <stdint.h>
+
+#include "base/vecmath.h"
+
+enum { RP_F32_LANES = 32, RP_F64_LANES = 16, RP_LANE_BLOCK = 2048 };
+
+/* What element x does to accumulator a; `shift` serves the middle two. MAX
+   and MIN let NaN through, as PyTorch's do; TOP passes over it, and is for
+   what will meet it again. A constant wherever a fold is inlined, so that
+   each becomes a loop of its own. */
+typedef enum rp_fold {
+  RP_FOLD_SUM,       /* a + x */
+  RP_FOLD_SQUARES,   /* a + x^2 */
+  RP_FOLD_DEVIATION, /* a + (x - shift)^2 */
+  RP_FOLD_EXP,       /* a + exp(x - shift) */
+  RP_FOLD_MAX,
+  RP_FOLD_MIN,
+  RP_FOLD_TOP
+} rp_fold;
+
+RP_INLINE double rp_fold_start(rp_fold fold) {
+  switch (fold) {
+    case RP_FOLD_MAX: case RP_FOLD_TOP: return -INFINITY;
+    case RP_FOLD_MIN: return INFINITY;
+    default: return 0;
+  }
+}
+
+/* How partial results of the fold are joined. */
+RP_INLINE rp_fold rp_fold_joining(rp_fold fold) {
+  switch (fold) {
+    case RP_FOLD_MAX: case RP_FOLD_MIN: case RP_FOLD_TOP: return fold;
+    default: return RP_FOLD_SUM;
+  }
+}
+
+RP_INLINE float rp_fold_step_f32(rp_fold fold, float a, float x,
+                                 float shift) {
+  switch (fold) {
+    case RP_FOLD_SUM: return a + x;
+    case RP_FOLD_SQUARES: return a + x * x;
+    case RP_FOLD_DEVIATION: return a + (x - shift) * (x - shift);
+    case RP_FOLD_EXP: return a + rp_exp_f32(x - shift);
+    case RP_FOLD_MAX: return x > a || x != x ? x : a;
+    case RP_FOLD_MIN: return x < a || x != x ? x : a;
+    default: return x > a ? x : a;
+  }
+}
+
+RP_INLINE double rp_fold_step_f64(rp_fold fold, double a, double x,
+                                  double shift) {
+  switch (fold) {
+    case RP_FOLD_SUM: return a + x;
+    case RP_FOLD_SQUARES: return a + x * x;
+    case RP_FOLD_DEVIATION: return a + (x - shift) * (x - shift);
+    case RP_FOLD_EXP: return a + rp_exp_f64(x - shift);
+    case RP_FOLD_MAX: return x > a || x != x ? x : a;
+    case RP_FOLD_MIN: return x < a || x != x ? x : a;
+    default: return x > a ? x : a;
+  }
+}
+
+/* Joins two partial results. */
+RP_INLINE double rp_fold_join(rp_fold fold, double a, double b) {
+  return rp_fold_step_f64(rp_fold_joining(fold), a, b, 0);
+}
+
+RP_INLINE float rp_lanes_join_f32(rp_fold fold, float *lane) {
+  const rp_fold join = rp_fold_joining(fold);
+  for (int l = 0; l < 16; l++)
+    lane[l] = rp_fold_step_f32(join, lane[l], lane[l + 16], 0);
+  for (int l = 0; l < 8; l++)
+    lane[l] = rp_fold_step_f32(join, lane[l], lane[l + 8], 0);
+  for (int l = 0; l < 4; l++)
+    lane[l] = rp_fold_step_f32(join, lane[l], lane[l + 4], 0);
+  lane[0] = rp_fold_step_f32(join, lane[0], lane[2], 0);
+  lane[1] = rp_fold_step_f32(join, lane[1], lane[3], 0);
+  return rp_fold_step_f32(join, lane[0], lane[1], 0);
+}
+
+RP_INLINE double rp_lanes_join_f64(rp_fold fold, double *lane) {
+  for (int l = 0; l < 8; l++)
+    lane[l] = rp_fold_join(fold, lane[l], lane[l + 8]);
+  for (int l = 0; l < 4; l++)
+    lane[l] = rp_fold_join(fold, lane[l], lane[l + 4]);
+  lane[0] = rp_fold_join(fold, lane[0], lane[2]);
+  lane[1] = rp_fold_join(fold, lane[1], lane[3]);
+  return rp_fold_join(fold, lane[0], lane[1]);
+}
+
+/* fold of x[0..n). */
+RP_INLINE double rp_fold_f32(rp_fold fold, const float *x, int64_t n,
+                             float shift) {
+  double total = rp_fold_start(fold);
+  for (int64_t block = 0; block < n; block += RP_LANE_BLOCK) {
+    const int64_t end = n - block < RP_LANE_BLOCK ? n : block + RP_LANE_BLOCK;
+    float lane[RP_F32_LANES];
+    for (int l = 0; l < RP_F32_LANES; l++) lane[l] = (float)rp_fold_start(fold);
+    int64_t i = block;
+    for (; i + RP_F32_LANES <= end; i += RP_F32_LANES)
+      for (int l = 0; l < RP_F32_LANES; l++)
+        lane[l] = rp_fold_step_f32(fold, lane[l], x[i + l], shift);
+    for (int l = 0; i < end; i++, l++)
+      lane[l] = rp_fold_step_f32(fold, lane[l], x[i], shift);
+    total = rp_fold_join(fold, total, rp_lanes_join_f32(fold, lane));
+  }
+  return total;
+}
+
+RP_INLINE double rp_fold_f64(rp_fold fold, const double *x, int64_t n,
+                             double shift) {
+  double lane[RP_F64_LANES];
+  for (int l = 0; l < RP_F64_LANES; l++) lane[l] = rp_fold_start(fold);
+  int64_t i = 0;
+  for (; i + RP_F64_LANES <= n; i += RP_F64_LANES)
+    for (int l = 0; l < RP_F64_LANES; l++)
+      lane[l] = rp_fold_step_f64(fold, lane[l], x[i + l], shift);
+  for (int l = 0; i < n; i++, l++)
+    lane[l] = rp_fold_step_f64(fold, lane[l], x[i], shift);
+  return rp_lanes_join_f64(fold, lane);
+}
+
+/* sum of a[i] * b[i]. */
+RP_INLINE double rp_dot_f32(const float *a, const float *b, int64_t n) {
+  double total = 0;
+  for (int64_t block = 0; block < n; block += RP_LANE_BLOCK) {
+    const int64_t end = n - block < RP_LANE_BLOCK ? n : block + RP_LANE_BLOCK;
+    float lane[RP_F32_LANES] = {0};
+    int64_t i = block;
+    for (; i + RP_F32_LANES <= end; i += RP_F32_LANES)
+      for (int l = 0; l < RP_F32_LANES; l++) lane[l] += a[i + l] * b[i + l];
+    for (int l = 0; i < end; i++, l++) lane[l] += a[i] * b[i];
+    total += rp_lanes_join_f32(RP_FOLD_SUM, lane);
+  }
+  return total;
+}
+
+RP_INLINE double rp_dot_f64(const double *a, const double *b, int64_t n) {
+  double lane[RP_F64_LANES] = {0};
+  int64_t i = 0;
+  for (; i + RP_F64_LANES <= n; i += RP_F64_LANES)
+    for (int l = 0; l < RP_F64_LANES; l++) lane[l] += a[i + l] * b[i + l];
+  for (int l = 0; i < n; i++, l++) lane[l] += a[i] * b[i];
+  return rp_lanes_join_f64(RP_FOLD_SUM, lane);
+}
+
+#endif

@@ -1,0 +1,146 @@
+/* cross_entropy and its gradient: rows of logits in lanes, the rows' losses
+   summed in order in f64 by one thread. */
+#include "cpu/indices.h"
+#include "cpu/lanes.h"
+#include "cpu/parallel.h"
+#include "graph/op.h"
+
+enum { MEAN, SUM, IGNORE_NOTHING = -100 };
+
+typedef struct problem {
+  int64_t rows, classes, ignored;
+  bool mean;
+} problem;
+
+static problem problem_of(const rp_kernel_args *args, const rp_type *logits) {
+  problem p = {.rows = 1, .classes = logits->dims[logits->rank - 1],
+               .ignored = args->n_ints > 0 ? args->ints[0] : IGNORE_NOTHING,
+               .mean = args->n_ints < 2 || args->ints[1] == MEAN};
+  for (int i = 0; i < logits->rank - 1; i++) p.rows *= logits->dims[i];
+  return p;
+}
+
+/* ---- forward ------------------------------------------------------------ */
+
+/* Each row's loss, 0 where it is ignored. */
+static rp_status prepare(const rp_kernel_args *args, void **state,
+                         int64_t *bytes) {
+  const problem p = problem_of(args, &args->in[0].type);
+  *bytes = rp_align(p.rows * (int64_t)sizeof(double));
+  return RP_OK;
+}
+
+static double lse_f32(const float *x, int64_t n) {
+  const float top = (float)rp_fold_f32(RP_FOLD_TOP, x, n, 0);
+  const float shift = isfinite(top) ? top : 0;
+  return shift + rp_log_f64(rp_fold_f32(RP_FOLD_EXP, x, n, shift));
+}
+
+static double lse_f64(const double *x, int64_t n) {
+  const double top = rp_fold_f64(RP_FOLD_TOP, x, n, 0);
+  const double shift = isfinite(top) ? top : 0;
+  return shift + rp_log_f64(rp_fold_f64(RP_FOLD_EXP, x, n, shift));
+}
+
+static rp_status cross_entropy(const rp_kernel_args *args) {
+  const problem p = problem_of(args, &args->in[0].type);
+  const rp_status status =
+      rp_indices_check(args, 1, p.classes, p.ignored, "label");
+  if (status != RP_OK) return status;
+  const bool wide = args->in[0].type.dtype == RP_F64;
+  double *losses = args->workspace;
+#pragma omp parallel for schedule(static) if (rp_worth(p.rows * p.classes))
+  for (int64_t i = 0; i < p.rows; i++) {
+    const int64_t label = rp_index_at(&args->in[1], i), from = i * p.classes;
+    const bool counts = label != p.ignored;
+    if (wide) {
+      const double *x = (const double *)args->in[0].data + from;
+      const double lse = lse_f64(x, p.classes);
+      ((double *)args->out[1].data)[i] = lse;
+      losses[i] = counts ? lse - x[label] : 0;
+    } else {
+      const float *x = (const float *)args->in[0].data + from;
+      const double lse = lse_f32(x, p.classes);
+      ((float *)args->out[1].data)[i] = (float)lse;
+      losses[i] = counts ? lse - x[label] : 0;
+    }
+  }
+  double loss = 0;
+  int64_t count = 0;
+  for (int64_t i = 0; i < p.rows; i++) {
+    loss += losses[i];
+    count += rp_index_at(&args->in[1], i) != p.ignored;
+  }
+  if (p.mean) loss /= (double)count;
+  if (wide) *(double *)args->out[0].data = loss;
+  else *(float *)args->out[0].data = (float)loss;
+  return RP_OK;
+}
+
+/* ---- backward ----------------------------------------------------------- */
+
+static void grad_row_f32(const float *x, float *dx, int64_t n, float lse,
+                         float share, int64_t label) {
+  const float at_label = rp_exp_f32(x[label] - lse);
+#pragma GCC ivdep
+  for (int64_t j = 0; j < n; j++) dx[j] = rp_exp_f32(x[j] - lse) * share;
+  dx[label] = (at_label - 1) * share;
+}
+
+static void grad_row_f64(const double *x, double *dx, int64_t n, double lse,
+                         double share, int64_t label) {
+  const double at_label = rp_exp_f64(x[label] - lse);
+#pragma GCC ivdep
+  for (int64_t j = 0; j < n; j++) dx[j] = rp_exp_f64(x[j] - lse) * share;
+  dx[label] = (at_label - 1) * share;
+}
+
+/* dx may be x. */
+static rp_status cross_entropy_grad(const rp_kernel_args *args) {
+  const problem p = problem_of(args, &args->in[1].type);
+  const rp_array *labels = &args->in[2];
+  const rp_status status =
+      rp_indices_check(args, 2, p.classes, p.ignored, "label");
+  if (status != RP_OK) return status;
+  const bool wide = args->in[1].type.dtype == RP_F64;
+  double share = wide ? *(const double *)args->in[0].data
+                      : *(const float *)args->in[0].data;
+  if (p.mean) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < p.rows; i++)
+      count += rp_index_at(labels, i) != p.ignored;
+    share /= (double)count;
+  }
+#pragma omp parallel for schedule(static) if (rp_worth(p.rows * p.classes))
+  for (int64_t i = 0; i < p.rows; i++) {
+    const int64_t label = rp_index_at(labels, i), from = i * p.classes;
+    const bool counts = label != p.ignored;
+    if (wide) {
+      const double *x = (const double *)args->in[1].data + from;
+      double *dx = (double *)args->out[0].data + from;
+      if (counts)
+        grad_row_f64(x, dx, p.classes, ((double *)args->in[3].data)[i], share,
+                     label);
+      else for (int64_t j = 0; j < p.classes; j++) dx[j] = 0;
+    } else {
+      const float *x = (const float *)args->in[1].data + from;
+      float *dx = (float *)args->out[0].data + from;
+      if (counts)
+        grad_row_f32(x, dx, p.classes, ((float *)args->in[3].data)[i],
+                     (float)share, label);
+      else for (int64_t j = 0; j < p.classes; j++) dx[j] = 0;
+    }
+  }
+  return RP_OK;
+}
+
+extern const rp_op rp_op_cross_entropy, rp_op_cross_entropy_grad;
+
+/* The gradient's dtype is that of its first input, dloss. */
+static const rp_kernel rows[] = {
+    {&rp_op_cross_entropy, RP_F32, cross_entropy, prepare, NULL},
+    {&rp_op_cross_entropy, RP_F64, cross_entropy, prepare, NULL},
+    {&rp_op_cross_entropy_grad, RP_F32, cross_entropy_grad, NULL, NULL},
+    {&rp_op_cross_entropy_grad, RP_F64, cross_entropy_grad, NULL, NULL},
+};
+const rp_kernel_table rp_cpu_loss = {rows, sizeof rows / sizeof *rows};

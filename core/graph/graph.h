@@ -1,0 +1,97 @@
+/* A closed graph: a dense copy of the recorded nodes that one program needs.
+   It outlives them: a plan made from it serves every later recording of the
+   same key, with other leaves bound.
+
+   Invariants
+     - nodes are in record order, forward ones (0..n_forward-1) first;
+       operands refer to leaves or to values of earlier nodes.
+     - views are resolved: an operand is a leaf or a value, seen through
+       strides; only nodes that run are here, and each is needed by a target
+       or is an effect. */
+#ifndef RP_GRAPH_GRAPH_H
+#define RP_GRAPH_GRAPH_H
+
+#include "graph/op.h"
+
+typedef struct rp_operand {
+  int32_t value; /* >= 0: value; < 0: leaf -1 - value */
+  rp_type type;
+  rp_strides strides;
+} rp_operand;
+
+typedef struct rp_graph_node {
+  const rp_op *op;
+  int32_t first_operand, n_operands;
+  int32_t first_value, n_values;
+  int64_t *ints;
+  double *reals;
+  int32_t n_ints, n_reals;
+  int32_t stream; /* random: number of its stream, -1 */
+  int32_t origin; /* backward: the forward node it is a gradient of, -1 */
+  rp_place place; /* layer, entry and segment numbered from 1 in order of
+                     appearance; scope and *_scope as interned */
+  double flops, bytes;
+} rp_graph_node;
+
+typedef struct rp_graph_value {
+  int32_t node, output;
+  rp_type type;
+  bool keep;
+  bool target;
+} rp_graph_value;
+
+typedef struct rp_graph_leaf {
+  int32_t binding; /* index into the request's bindings; -1: constant */
+  rp_role role;
+  rp_type type;
+  _Alignas(8) char constant[16];
+} rp_graph_leaf;
+
+typedef struct rp_graph_range {
+  int32_t leaf;
+  rp_index_range range;
+  int32_t node;
+} rp_graph_range;
+
+typedef struct rp_graph {
+  RP_ARRAY(rp_graph_node) nodes;
+  RP_ARRAY(rp_operand) operands;
+  RP_ARRAY(rp_graph_value) values;
+  RP_ARRAY(rp_graph_leaf) leaves;
+  RP_ARRAY(rp_graph_range) ranges; /* index leaves to check before a run */
+  RP_ARRAY(int32_t) targets;       /* operand-style: value or -1 - leaf */
+  RP_ARRAY(int32_t) segment_parents; /* of mark i + 1: a mark, 0 none */
+  int32_t n_forward, n_streams;
+} rp_graph;
+
+static inline const rp_operand *rp_graph_in(const rp_graph *graph,
+                                            const rp_graph_node *node, int i) {
+  return &graph->operands.at[node->first_operand + i];
+}
+/* The leaf that an operand reads, or -1. */
+static inline int32_t rp_operand_leaf(const rp_operand *operand) {
+  return operand->value < 0 ? -1 - operand->value : -1;
+}
+static inline int64_t rp_value_bytes(const rp_graph *graph, int32_t value) {
+  return rp_align(rp_type_bytes(&graph->values.at[value].type));
+}
+
+/* The leaves and held values that a program finds outside of itself, in an
+   order that depends on the request's structure alone. */
+typedef struct rp_bindings {
+  RP_ARRAY(rp_tensor *) tensors; /* borrowed roots */
+  RP_ARRAY(uint64_t) streams;    /* of the forward nodes, by number */
+} rp_bindings;
+
+/* Builds the graph of all nodes that the roots need. roots[i] is a tensor to
+   be delivered (targets gets its operand) or an effect's handle. */
+rp_status rp_graph_build(rp_graph *graph, rp_context *ctx,
+                         rp_tensor *const *roots, int n_roots,
+                         const rp_bindings *bindings);
+/* Merges nodes that compute the same (never random ones, never across the
+   forward / backward border, a layer, a mark: that would stretch a value's
+   life) and drops what nobody needs any more. */
+rp_status rp_graph_simplify(rp_graph *graph, rp_context *ctx);
+void rp_graph_free(rp_graph *graph, rp_context *ctx);
+
+#endif

@@ -1,0 +1,189 @@
+/* Arena offsets. Instances that take over each other's bytes form one box
+   (they are equal in size and follow each other in time); workspaces are
+   boxes of one instruction.
+
+   Method: place boxes one by one, each at the lowest offset where it meets no
+   placed box that is alive at the same time (Pisarchyk & Lee, "Efficient
+   Memory Management for Deep Neural Net Inference", 2020: greedy by size),
+   in three orders; keep the smallest arena. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/context.h"
+#include "plan/plan.h"
+
+typedef struct box {
+  int64_t size, offset;
+  int32_t start, end; /* first and last instruction alive */
+  int32_t id;
+} box;
+
+bool rp_may_share(const rp_graph *graph, const rp_graph_node *node,
+                  int32_t input) {
+  if (input >= 32 || !(node->op->in_place >> input & 1u)) return false;
+  const rp_operand *in = rp_graph_in(graph, node, input);
+  if (in->value < 0) return false;
+  const rp_graph_value *from = &graph->values.at[in->value];
+  const rp_type *to = &graph->values.at[node->first_value].type;
+  return rp_type_equal(&in->type, to) && in->strides.offset == 0 &&
+         rp_strides_are_contiguous(&in->type, &in->strides) &&
+         rp_type_bytes(&from->type) == rp_type_bytes(to);
+}
+
+static int by_size(const void *a, const void *b) {
+  const box *x = a, *y = b;
+  if (x->size != y->size) return x->size > y->size ? -1 : 1;
+  if (x->start != y->start) return x->start < y->start ? -1 : 1;
+  return (x->id > y->id) - (x->id < y->id);
+}
+
+static int by_start(const void *a, const void *b) {
+  const box *x = a, *y = b;
+  if (x->start != y->start) return x->start < y->start ? -1 : 1;
+  return by_size(a, b);
+}
+
+static int by_area(const void *a, const void *b) {
+  const box *x = a, *y = b;
+  const double p = (double)x->size * (x->end - x->start + 1);
+  const double q = (double)y->size * (y->end - y->start + 1);
+  if (p != q) return p > q ? -1 : 1;
+  return by_size(a, b);
+}
+
+/* placed: indices of placed boxes by offset. Returns the arena's size. */
+static int64_t place(box *boxes, int32_t n, int32_t *placed) {
+  int64_t arena = 0;
+  int32_t n_placed = 0;
+  for (int32_t i = 0; i < n; i++) {
+    box *b = &boxes[i];
+    int64_t at = 0;
+    for (int32_t j = 0; j < n_placed; j++) {
+      const box *other = &boxes[placed[j]];
+      if (other->end < b->start || other->start > b->end) continue;
+      if (other->offset >= at + b->size) break; /* it fits in front */
+      const int64_t end = other->offset + other->size;
+      if (end > at) at = end;
+    }
+    b->offset = at;
+    if (at + b->size > arena) arena = at + b->size;
+    int32_t j = n_placed++;
+    for (; j > 0 && boxes[placed[j - 1]].offset > at; j--)
+      placed[j] = placed[j - 1];
+    placed[j] = i;
+  }
+  return arena;
+}
+
+/* Boxes of instances, then of workspaces; box id = index of the first
+   instance, or n_instances + instruction. */
+static int32_t make_boxes(box *boxes, const rp_graph *graph,
+                          const rp_program *program,
+                          const int64_t *workspace_bytes, int32_t *box_of) {
+  int32_t n = 0;
+  for (int32_t v = 0; v < program->instances.n; v++) {
+    const rp_instance *instance = &program->instances.at[v];
+    box_of[v] = -1;
+    if (graph->values.at[instance->value].target) continue;
+    if (instance->shares >= 0) {
+      box_of[v] = box_of[instance->shares];
+      if (instance->last_read > boxes[box_of[v]].end)
+        boxes[box_of[v]].end = instance->last_read;
+      continue;
+    }
+    box_of[v] = n;
+    boxes[n++] = (box){.size = rp_value_bytes(graph, instance->value),
+                       .start = instance->born, .end = instance->last_read,
+                       .id = v};
+  }
+  for (int32_t i = 0; i < program->instructions.n; i++) {
+    const rp_instruction *run = &program->instructions.at[i];
+    if (run->opcode != RP_OP_RUN || workspace_bytes[run->node] == 0) continue;
+    boxes[n++] = (box){.size = rp_align(workspace_bytes[run->node]),
+                       .start = i, .end = i,
+                       .id = program->instances.n + i};
+  }
+  return n;
+}
+
+/* The most that is alive at one instruction. */
+static rp_status live_bound(rp_layout *layout, rp_context *ctx,
+                            const box *boxes, int32_t n, int32_t length) {
+  const size_t size = (size_t)(length + 2) * sizeof(int64_t);
+  int64_t *change = rp_alloc(ctx, size);
+  if (change == NULL) return RP_NOMEM;
+  for (int32_t i = 0; i < n; i++) {
+    change[boxes[i].start] += boxes[i].size;
+    change[boxes[i].end + 1] -= boxes[i].size;
+  }
+  int64_t live = 0;
+  for (int32_t i = 0; i < length; i++) {
+    live += change[i];
+    if (live > layout->live_bytes) {
+      layout->live_bytes = live;
+      layout->peak_instruction = i;
+    }
+  }
+  rp_free(ctx, change, size);
+  return RP_OK;
+}
+
+rp_status rp_layout_make(rp_layout *layout, rp_context *ctx,
+                         const rp_graph *graph, const rp_program *program,
+                         const int64_t *workspace_bytes) {
+  const int32_t n_instances = program->instances.n;
+  const int32_t length = program->instructions.n;
+  const size_t most = (size_t)(n_instances + length);
+  box *boxes = rp_alloc(ctx, most * sizeof(box));
+  int32_t *box_of = rp_alloc(ctx, (size_t)n_instances * sizeof(int32_t));
+  int32_t *placed = rp_alloc(ctx, most * sizeof(int32_t));
+  int64_t *best = rp_alloc(ctx, most * sizeof(int64_t));
+  layout->offsets = rp_alloc(ctx, (size_t)n_instances * sizeof(int64_t));
+  layout->n_offsets = n_instances;
+  layout->workspaces = rp_alloc(ctx, (size_t)length * sizeof(int64_t));
+  layout->n_workspaces = length;
+  rp_status status = boxes && box_of && placed && best && layout->offsets &&
+                             layout->workspaces ? RP_OK : RP_NOMEM;
+  int32_t n = 0;
+  if (status == RP_OK) {
+    n = make_boxes(boxes, graph, program, workspace_bytes, box_of);
+    status = live_bound(layout, ctx, boxes, n, length);
+  }
+  if (status == RP_OK) {
+    static int (*const orders[])(const void *, const void *) = {
+        by_size, by_area, by_start};
+    layout->arena_bytes = INT64_MAX;
+    for (int o = 0; o < 3 && layout->arena_bytes > layout->live_bytes; o++) {
+      qsort(boxes, (size_t)n, sizeof(box), orders[o]);
+      const int64_t arena = place(boxes, n, placed);
+      if (arena >= layout->arena_bytes) continue;
+      layout->arena_bytes = arena;
+      for (int32_t i = 0; i < n; i++) best[boxes[i].id] = boxes[i].offset;
+    }
+    for (int32_t v = 0; v < n_instances; v++) {
+      int32_t first = v;
+      while (program->instances.at[first].shares >= 0)
+        first = program->instances.at[first].shares;
+      layout->offsets[v] = box_of[v] < 0 ? -1 : best[first];
+    }
+    for (int32_t i = 0; i < length; i++) {
+      const rp_instruction *run = &program->instructions.at[i];
+      const bool has = run->opcode == RP_OP_RUN &&
+                       workspace_bytes[run->node] > 0;
+      layout->workspaces[i] = has ? best[n_instances + i] : -1;
+    }
+  }
+  rp_free(ctx, boxes, most * sizeof(box));
+  rp_free(ctx, box_of, (size_t)n_instances * sizeof(int32_t));
+  rp_free(ctx, placed, most * sizeof(int32_t));
+  rp_free(ctx, best, most * sizeof(int64_t));
+  if (status != RP_OK) rp_layout_free(layout, ctx);
+  return status;
+}
+
+void rp_layout_free(rp_layout *layout, rp_context *ctx) {
+  rp_free(ctx, layout->offsets, (size_t)layout->n_offsets * sizeof(int64_t));
+  rp_free(ctx, layout->workspaces,
+          (size_t)layout->n_workspaces * sizeof(int64_t));
+  *layout = (rp_layout){0};
+}

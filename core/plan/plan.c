@@ -1,0 +1,154 @@
+/* The plan: stages put together, and what it tells of itself. */
+#include "plan/plan.h"
+
+#include <string.h>
+
+#include "base/context.h"
+
+double rp_node_seconds(const rp_graph_node *node, const rp_backend *backend) {
+  const double moved = node->bytes / backend->bytes_per_second;
+  if (!(node->op->flags & RP_COSTLY)) return moved;
+  const double computed = node->flops / backend->flops_per_second;
+  return computed > moved ? computed : moved;
+}
+
+/* ---- kernels -------------------------------------------------------------------- */
+
+/* The arrays of a node's operands and outputs, without data. arrays has room
+   for both. */
+static void describe_arrays(const rp_graph *graph, const rp_graph_node *node,
+                            rp_array *arrays) {
+  for (int32_t k = 0; k < node->n_operands; k++) {
+    const rp_operand *in = rp_graph_in(graph, node, k);
+    arrays[k] = (rp_array){.type = in->type};
+    memcpy(arrays[k].strides, in->strides.at, sizeof arrays[k].strides);
+  }
+  for (int32_t k = 0; k < node->n_values; k++) {
+    rp_array *out = &arrays[node->n_operands + k];
+    *out = (rp_array){.type = graph->values.at[node->first_value + k].type};
+    rp_strides strides = {0};
+    rp_strides_contiguous(&out->type, &strides);
+    memcpy(out->strides, strides.at, sizeof out->strides);
+  }
+}
+
+static rp_status prepare_kernel(rp_plan *plan, int32_t index,
+                                const rp_backend *backend) {
+  const rp_graph_node *node = &plan->graph.nodes.at[index];
+  rp_context *ctx = plan->ctx;
+  const int32_t n_arrays = node->n_operands + node->n_values;
+  rp_array *arrays = rp_alloc(ctx, (size_t)n_arrays * sizeof *arrays);
+  if (arrays == NULL) return RP_NOMEM;
+  describe_arrays(&plan->graph, node, arrays);
+  const rp_dtype dtype = (rp_dtype)arrays[0].type.dtype;
+  const rp_kernel *kernel = rp_backend_find(backend, node->op, dtype);
+  rp_status status = RP_OK;
+  if (kernel == NULL)
+    status = rp_fail(ctx, RP_UNSUPPORTED, "[%s] has no %s kernel on %s",
+                     node->op->name, rp_dtype_name(dtype), backend->name);
+  plan->kernels[index].kernel = kernel;
+  if (status == RP_OK && kernel->prepare) {
+    const rp_kernel_args args = {
+        .in = arrays, .out = arrays + node->n_operands,
+        .n_in = node->n_operands, .n_out = node->n_values,
+        .ints = node->ints, .reals = node->reals, .n_ints = node->n_ints,
+        .n_reals = node->n_reals, .ctx = ctx};
+    status = kernel->prepare(&args, &plan->kernels[index].state,
+                             &plan->workspace_bytes[index]);
+  }
+  rp_free(ctx, arrays, (size_t)n_arrays * sizeof *arrays);
+  return status;
+}
+
+rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
+                     const rp_backend *backend) {
+  rp_plan *plan = rp_alloc(ctx, sizeof *plan);
+  if (plan == NULL) {
+    rp_graph_free(graph, ctx);
+    rp_key_free(key, ctx);
+    return NULL;
+  }
+  plan->ctx = ctx;
+  plan->refs = 1;
+  plan->graph = *graph;
+  plan->key = *key;
+  plan->n_kernels = graph->nodes.n;
+  const size_t n = (size_t)plan->n_kernels;
+  plan->kernels = rp_alloc(ctx, n * sizeof *plan->kernels);
+  plan->workspace_bytes = rp_alloc(ctx, n * sizeof(int64_t));
+  rp_status status = plan->kernels && plan->workspace_bytes ? RP_OK : RP_NOMEM;
+  for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
+    status = prepare_kernel(plan, i, backend);
+  if (status == RP_OK) return plan;
+  rp_plan_release(plan);
+  return NULL;
+}
+
+void rp_plan_release(rp_plan *plan) {
+  if (plan == NULL || --plan->refs > 0) return;
+  rp_context *ctx = plan->ctx;
+  for (int32_t i = 0; plan->kernels && i < plan->n_kernels; i++)
+    if (plan->kernels[i].state)
+      plan->kernels[i].kernel->destroy(plan->kernels[i].state);
+  const size_t n = (size_t)plan->n_kernels;
+  rp_free(ctx, plan->kernels, n * sizeof *plan->kernels);
+  rp_free(ctx, plan->workspace_bytes, n * sizeof(int64_t));
+  rp_run_data_free(plan);
+  rp_view_free(plan);
+  rp_layout_free(&plan->layout, ctx);
+  rp_program_free(&plan->program, ctx);
+  rp_tree_free(&plan->tree, ctx);
+  rp_graph_free(&plan->graph, ctx);
+  rp_key_free(&plan->key, ctx);
+  rp_free(ctx, plan, sizeof *plan);
+}
+
+bool rp_plan_is_ready(const rp_plan *plan) { return plan->ready; }
+
+/* ---- strategy in, program out ------------------------------------------------------ */
+
+static rp_status must_wait(const rp_plan *plan, const char *what) {
+  if (!plan->ready) return RP_OK;
+  return rp_fail(plan->ctx, RP_STATE, "[%s] the plan is finished", what);
+}
+
+rp_status rp_plan_set_segments(rp_plan *plan, const rp_segment *segments,
+                               int n_segments) {
+  const rp_status status = must_wait(plan, "set_segments");
+  if (status != RP_OK) return status;
+  rp_program_free(&plan->program, plan->ctx);
+  rp_tree_free(&plan->tree, plan->ctx);
+  return rp_tree_build(&plan->tree, plan->ctx, &plan->graph, segments,
+                       n_segments);
+}
+
+rp_status rp_plan_set_program(rp_plan *plan, const int32_t *steps,
+                              int n_steps) {
+  rp_status status = rp_plan_set_segments(plan, NULL, 0);
+  if (status != RP_OK) return status;
+  return rp_schedule_list(&plan->program, plan->ctx, &plan->graph, steps,
+                          n_steps);
+}
+
+rp_status rp_plan_finish(rp_plan *plan) {
+  rp_context *ctx = plan->ctx;
+  rp_status status = must_wait(plan, "finish");
+  if (status != RP_OK) return status;
+  if (plan->tree.effective == NULL && plan->graph.values.n >= 0)
+    status = rp_tree_build(&plan->tree, ctx, &plan->graph, NULL, 0);
+  if (status == RP_OK && plan->program.instructions.n == 0)
+    status = rp_schedule_tree(&plan->program, ctx, &plan->graph, &plan->tree);
+  if (status == RP_OK)
+    status = rp_layout_make(&plan->layout, ctx, &plan->graph, &plan->program,
+                            plan->workspace_bytes);
+  if (status == RP_OK)
+    status = rp_verify(ctx, &plan->graph, &plan->program, &plan->layout,
+                       plan->workspace_bytes);
+  plan->ready = status == RP_OK;
+  if (!plan->ready) {
+    rp_layout_free(&plan->layout, ctx);
+    rp_program_free(&plan->program, ctx);
+    rp_tree_free(&plan->tree, ctx);
+  }
+  return status;
+}
