@@ -407,7 +407,7 @@ def reduce_cases():
     case("sum", [real(0, 3, seed=1)], lambda t: t.sum(), "empty, all",
          ints=(0,))
     case("sum", [real(seed=622)], lambda t: t.sum(), "rank 0", ints=(0,))
-    for k, (op, f) in enumerate((("sum", lambda t: t.sum(1, dtype=t.dtype)),
+    for k, (op, f) in enumerate((("sum", lambda t: t.sum(1)),
                                  ("max", lambda t: t.amax(1)),
                                  ("min", lambda t: t.amin(1)))):
         case(op, [integer(3, 6, seed=630 + k)], f, "integers", ints=(0, 1),
@@ -432,7 +432,7 @@ def reduce_cases():
             [np.array([1, 0], dtype=np.int64)], name="first of equals",
             ints=(0, 1))
     case("cumsum", [integer(2, 7, seed=664)],
-         lambda t: t.cumsum(1, dtype=t.dtype), "integers", ints=(1,),
+         lambda t: t.cumsum(1), "integers", ints=(1,),
          dtypes=INTS)
     for k, to in enumerate(((3, 1), (5,), (1, 1), (2, 1, 5), ())):
         case("sum_to", [real(2, 3, 5, seed=670 + k)],
