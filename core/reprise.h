@@ -22,6 +22,7 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
 /* ffi begin */
 typedef enum rp_status {
   RP_OK,
@@ -390,6 +391,7 @@ double rp_plan_measured_seconds(const rp_plan *plan);
    *harmless is set). For tests of verify. */
 bool rp_plan_mutate(rp_plan *plan, int kind, uint64_t seed, bool *harmless);
 /* ffi end */
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

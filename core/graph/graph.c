@@ -220,7 +220,7 @@ static rp_status build(builder *b, rp_tensor *const *roots, int n_roots,
   }
   for (int i = 0; i < n_roots; i++) {
     if (roots[i]->node->op->flags & RP_EFFECT) continue;
-    rp_operand operand;
+    rp_operand operand = {0};
     status = operand_of(b, roots[i], &operand);
     if (status != RP_OK) return status;
     if (!rp_array_room(ctx, &graph->targets, sizeof(int32_t), 1))
