@@ -59,8 +59,8 @@ for spec in o.ckpt:gmatch '[^,]+' do
   collectgarbage() collectgarbage()
   local side = ours(spec)
   local plan = side.plan()
-  local live = plan.peak_bytes - plan.parameter_bytes - plan.optimizer_bytes -
-    plan.input_bytes
+  local roles = plan.role_bytes
+  local live = plan.peak_bytes - roles.parameter - roles.optimizer - roles.input
   local other = {name = spec, ckpt = spec}
   for _, k in ipairs {'vocabulary', 'seq', 'layers', 'heads', 'width', 'batch',
                       'dropout'} do

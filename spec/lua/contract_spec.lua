@@ -47,8 +47,7 @@ describe('the memory contract', function()
             local loss = made.loss()
             local plan = opt:plan(loss, {ckpt = spec})
             opt:minimize(loss, {ckpt = spec})
-            assert.equal(plan.peak_bytes, tonumber(
-              C.rp_plan_measured_peak(plan.ptr)),
+            assert.equal(plan.peak_bytes, plan:measured_peak(),
               ('%s, %s, step %d'):format(spec, dtype, step))
             peaks[plan.peak_bytes] = true
           end
@@ -101,7 +100,7 @@ describe('the memory contract', function()
       for _, how in ipairs {'minimize', 'backward'} do
         local function train(lr)
           local loss = made.loss()
-          opt.lr = lr
+          opt:set_lr(lr)
           if how == 'minimize' then
             opt:minimize(loss, {ckpt = 'every=2'})
           else

@@ -257,7 +257,7 @@ describe('the number of threads', function()
         local options = {lr = 0.1, weight_decay = 0.1}
         if name == 'SGD' then options.momentum = 0.9 end
         local opt = rp.optim[name]({p}, options)
-        opt:set_clip(1)
+        opt:clip_grad_norm(1)
         for _ = 1, 3 do opt:minimize((p * p * x):sum()) end
         return raw.read(p.ptr)
       end

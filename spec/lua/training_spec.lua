@@ -3,6 +3,7 @@
 
 local rp = require 'reprise'
 local raw = require 'spec.support.raw'
+local GPT = require 'examples.models.gpt'
 local nn = rp.nn
 
 -- f64: gradients pass through some hundred operations, each right to a few
@@ -125,26 +126,68 @@ describe('a GPT training step', function()
     end
   end
 
+  --- The main job's model with the golden file's parameters.
+  local function main_job(dtype)
+    local model = with_dtype(dtype, function()
+      return GPT {vocabulary = golden.vocabulary, seq = golden.seq,
+                  layers = golden.layers, heads = heads, width = width,
+                  dropout = 0}
+    end)
+    local own = {}
+    for name, parameter in model:named_parameters() do
+      name = name:gsub('^tokens%.weight$', 'token')
+        :gsub('^positions$', 'position'):gsub('attention%.', '')
+        :gsub('mlp%.projection', 'proj'):gsub('mlp%.', '')
+      own[name] = parameter
+    end
+    local order = {}
+    for i, row in ipairs(golden.rows) do
+      local parameter = own[row.name]
+      assert(parameter, 'the model has no parameter for ' .. row.name)
+      parameter:copy_(with_dtype(dtype, function() return leaf_values(row) end))
+      own[row.name] = nil
+      order[i] = parameter
+    end
+    assert.is_nil((next(own)))
+    return model, order
+  end
+
+  local function optimizer(order)
+    local matrices, vectors = {}, {}
+    for _, t in ipairs(order) do
+      table.insert(#t.shape >= 2 and matrices or vectors, t)
+    end
+    return rp.optim.AdamW({
+      {params = matrices, weight_decay = golden.weight_decay},
+      {params = vectors, weight_decay = 0},
+    }, {lr = golden.lr, betas = {golden.beta1, golden.beta2},
+        eps = golden.eps})
+  end
+
+  local function batch()
+    local shape = {golden.batch, golden.seq}
+    return whole(golden.ids_seed, shape, golden.vocabulary),
+      whole(golden.labels_seed, shape, golden.vocabulary)
+  end
+
   for _, dtype in ipairs {'f64', 'f32'} do
     for _, how in ipairs {'backward', 'minimize'} do
-      it(('is PyTorch\'s: %s, %s'):format(dtype, how), function()
+      it(('of plain ops is PyTorch\'s: %s, %s'):format(dtype, how), function()
         local p = parameters(golden, dtype)
-        local shape = {golden.batch, golden.seq}
-        local ids = whole(golden.ids_seed, shape, golden.vocabulary)
-        local labels = whole(golden.labels_seed, shape, golden.vocabulary)
-        local matrices, vectors = {}, {}
-        for _, t in ipairs(p.order) do
-          table.insert(#t.shape >= 2 and matrices or vectors, t)
-        end
-        local opt = rp.optim.AdamW({
-          {params = matrices, weight_decay = golden.weight_decay},
-          {params = vectors, weight_decay = 0},
-        }, {lr = golden.lr, betas = {golden.beta1, golden.beta2},
-            eps = golden.eps})
+        local ids, labels = batch()
         check(golden, dtype, p, function()
           return loss_of(p.named, ids, labels)
-        end, opt, how, skip_of(dtype))
+        end, optimizer(p.order), how, skip_of(dtype))
       end)
+
+      it(('of the main job\'s model is PyTorch\'s: %s, %s'):format(dtype, how),
+        function()
+          local model, order = main_job(dtype)
+          local ids, labels = batch()
+          check(golden, dtype, {order = order}, function()
+            return rp.cross_entropy(model(ids), labels)
+          end, optimizer(order), how, skip_of(dtype))
+        end)
     end
   end
 end)
@@ -200,7 +243,7 @@ describe('five steps of', function()
         local options = {}
         for k, v in pairs(row.options) do options[k] = v end
         local opt = make[row.optimizer](list, options)
-        if row.clip > 0 then opt:set_clip(row.clip) end
+        if row.clip > 0 then opt:clip_grad_norm(row.clip) end
         for step = 1, 5 do
           local loss = 0
           for i, p in ipairs(list) do

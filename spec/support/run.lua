@@ -37,7 +37,7 @@ end
 function run.train(name, o)
   local made = run.model(name, o.dtype)
   local opt = rp.optim.AdamW(made.parameters, {lr = 1e-2, weight_decay = 0.1})
-  if o.clip then opt:set_clip(o.clip) end
+  if o.clip then opt:clip_grad_norm(o.clip) end
   local losses, gradients = {}, {}
   rp.manual_seed(2)
   for step = 1, o.steps or 20 do
