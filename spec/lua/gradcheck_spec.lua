@@ -3,6 +3,7 @@
 -- an op of the registry without one fails.
 
 local ffi = require 'ffi'
+local rp = require 'reprise'
 local raw = require 'spec.support.raw'
 
 local EPS, RTOL, ATOL = 1e-6, 1e-3, 1e-5
@@ -107,13 +108,17 @@ case('scaled_masked_softmax', {R{2, 3, 4}, given('bool', {3, 4},
 case('scaled_masked_softmax_grad', {R{2, 3, 4}, R({2, 3, 4}, 0, 0.5)}, {},
   {0.75})
 
+-- The statistics are outputs too, and second derivatives reach them.
 case('layer_norm', {R{3, 5}, R{5}, R{5}}, {}, {1e-5})
+case('layer_norm', {R{3, 5}, R{5}, R{5}}, {}, {1e-5}, {outputs = {0, 1, 2}})
 case('layer_norm', {R{2, 2, 3}, R{2, 3}, R{2, 3}}, {}, {1e-3})
 case('rms_norm', {R{3, 5}, R{5}}, {}, {1e-5})
+case('rms_norm', {R{3, 5}, R{5}}, {}, {1e-5}, {outputs = {0, 1}})
 case('rms_norm', {R{2, 2, 3}, R{2, 3}}, {}, {1e-3})
 
 local labels = given('i64', {4}, {2, 0, -1, 1})
 case('cross_entropy', {R{4, 3}, labels}, {-1, 0})
+case('cross_entropy', {R{4, 3}, labels}, {-1, 0}, {}, {outputs = {0, 1}})
 case('cross_entropy', {R{2, 2, 3}, given('i32', {2, 2}, {2, 0, 1, 1})},
   {-100, 1})
 
@@ -334,6 +339,33 @@ describe('the gradient of', function()
     local y = raw.record('mul', {x, raw.record('detach', {x})})
     local dy = raw.leaf('f64', {3}, {1, 1, 1})
     assert.same({1, 2, 3}, raw.read(raw.grad(y, dy, {x})[1]))
+  end)
+
+  it('custom_vjp is the user\'s own', function()
+    local data, n = raw.fill(41, {2, 3}), 0
+    local cube = rp.custom_vjp(function(x) return x * x * x, x * 2 end,
+      function(d_y, d_z, _, _, x)
+        n = n + 1
+        return d_y * (x * x) * 3 + d_z * 2
+      end)
+    local x = rp.nn.Parameter(rp.tensor(data, {dtype = 'f64'}):reshape(2, 3))
+    local y, z = cube(x)
+    local total = (y * y):sum() + z:sum()
+    local dx = rp.grad(total, {x})[1]
+    local second = rp.grad(dx:sum(), {x})[1]
+    local first, again = raw.read(dx.ptr), raw.read(second.ptr)
+    for i, v in ipairs(data) do
+      assert.near(6 * v ^ 5 + 2, first[i], 1e-12)
+      assert.near(30 * v ^ 4, again[i], 1e-11)
+    end
+    assert.equal(1, n)
+    -- What it says is believed, right or wrong.
+    local wrong = rp.custom_vjp(function(v) return v * v end,
+      function(d_y) return d_y * 0.5 end)
+    assert.same({0.5, 0.5}, (function()
+      local p = rp.nn.Parameter(rp.tensor({1, 2}, {dtype = 'f64'}))
+      return rp.grad(wrong(p):sum(), {p})[1]:totable()
+    end)())
   end)
 
   it('every op that has a case is in the registry', function()

@@ -102,8 +102,8 @@ describe('a GPT training step', function()
     local x = rp.embedding(ids, p.token) + p.position
     for i = 1, golden.layers do
       local b = 'blocks.' .. i .. '.'
-      local q, k, v = unpack(linear(norm(x, b .. 'norm1'), b .. 'qkv')
-        :chunk(3, -1))
+      local q, k, v = linear(norm(x, b .. 'norm1'), b .. 'qkv')
+        :chunk(3, -1)
       local y = rp.scaled_dot_product_attention(split(q), split(k), split(v),
         {is_causal = true})
       y = y:transpose(2, 3):reshape(golden.batch, golden.seq, width)

@@ -167,14 +167,15 @@ end
 
 -- ---- comparing ----------------------------------------------------------------
 
---- The first place where got is not within tolerance * (|want| + scale) of
--- want, as text; nil when there is none. scale is the largest finite |want|:
--- sums cancel, so an element is judged against its array too.
-function raw.difference(got, want, tolerance)
+--- The first place where got is not within tolerance * (|want| + scale / 8)
+-- of want, as text; nil when there is none. scale is the largest finite
+-- |want|, at least `floor` (0 when absent): sums cancel, so an element is
+-- judged against its array too, or against what was summed.
+function raw.difference(got, want, tolerance, floor)
   if #got ~= #want then
     return ('%d numbers where %d were expected'):format(#got, #want)
   end
-  local scale = 0
+  local scale = floor or 0
   for _, w in ipairs(want) do
     local size = math.abs(w)
     if size < math.huge and size > scale then scale = size end
