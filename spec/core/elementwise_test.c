@@ -33,7 +33,7 @@ static void put(const rp_array *x, int64_t i, double value) {
   else ((double *)x->data)[i] = value;
 }
 
-/* ---- values ------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------- */
 
 static double normal_cdf(double x) { return 0.5 * erfc(-x / sqrt(2)); }
 static double normal_density(double x) {
@@ -341,7 +341,8 @@ static void zero_size_and_scalars(void **state) {
   assert_int_equal(run_op("add", RP_F32, pair, 2, &y.array, NULL, NULL), RP_OK);
   assert_int_equal(run_op("exp", RP_F32, &a.array, 1, &y.array, NULL, NULL),
                    RP_OK);
-  block s = block_of(RP_F32, 0, NULL, 0, 4), z = block_of(RP_F32, 0, NULL, 0, 5);
+  block s = block_of(RP_F32, 0, NULL, 0, 4);
+  block z = block_of(RP_F32, 0, NULL, 0, 5);
   assert_int_equal(run_op("neg", RP_F32, &s.array, 1, &z.array, NULL, NULL),
                    RP_OK);
   assert_true(get(&z.array, 0) == -get(&s.array, 0));
@@ -349,7 +350,7 @@ static void zero_size_and_scalars(void **state) {
   block_free(&z);
 }
 
-/* ---- integers, bools, casts ----------------------------------------------- */
+/* ---- integers, bools, casts ---------------------------------------------- */
 
 static void integers_i32(const char *name, const int32_t *a, const int32_t *b,
                          const int32_t *want, int n, const double *reals) {
@@ -500,9 +501,10 @@ static void casts(void **state) {
   const float f[] = {1.00390625f, 1.01171875f, -0.0f, NAN, 3.4e38f};
   const uint16_t want_bf16[] = {0x3f80, 0x3f82, 0x8000, 0x7fc0, 0x7f80};
   uint16_t bf16[5];
-  rp_array from = {.data = (void *)f, .type = type_of(RP_F32, 1, (int64_t[]){5}),
+  const int64_t five[1] = {5}, four[1] = {4};
+  rp_array from = {.data = (void *)f, .type = type_of(RP_F32, 1, five),
                    .strides = {1}};
-  rp_array to = {.data = bf16, .type = type_of(RP_BF16, 1, (int64_t[]){5}),
+  rp_array to = {.data = bf16, .type = type_of(RP_BF16, 1, five),
                  .strides = {1}};
   run_op("cast", RP_F32, &from, 1, &to, (int64_t[]){RP_BF16}, NULL);
   assert_memory_equal(bf16, want_bf16, sizeof bf16);
@@ -511,15 +513,13 @@ static void casts(void **state) {
   run_op("cast", RP_BF16, &to, 1, &again, (int64_t[]){RP_F32}, NULL);
   assert_true(back[0] == 1 && back[1] == 1.015625f && isnan(back[3]));
 
-  /* i64 -> f32 rounds once: 2^24 + 1 + 2^-30's worth of bits. */
+  /* i64 -> f32 rounds to even; i64 -> i32 keeps the low bits. */
   const int64_t big[] = {16777217, 9007199254740993, -1, 4294967297};
   float rounded[4];
   int32_t low[4];
-  rp_array wide = {.data = (void *)big, .type = type_of(RP_I64, 1,
-                                                        (int64_t[]){4}),
+  rp_array wide = {.data = (void *)big, .type = type_of(RP_I64, 1, four),
                    .strides = {1}};
-  rp_array single = {.data = rounded, .type = type_of(RP_F32, 1,
-                                                      (int64_t[]){4}),
+  rp_array single = {.data = rounded, .type = type_of(RP_F32, 1, four),
                      .strides = {1}};
   run_op("cast", RP_I64, &wide, 1, &single, (int64_t[]){RP_F32}, NULL);
   assert_true(rounded[0] == 16777216 && rounded[1] == 0x1p53f);
@@ -548,7 +548,7 @@ static void aranges(void **state) {
   assert_true(z[0] == -3 && z[1] == -1 && z[2] == 1 && z[3] == 3);
 }
 
-/* ---- main ----------------------------------------------------------------- */
+/* ---- main ---------------------------------------------------------------- */
 
 static int open_context(void **state) {
   (void)state;

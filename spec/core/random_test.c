@@ -174,7 +174,7 @@ static void dropout_keeps_by_word(void **state) {
   }
 }
 
-/* ---- recorded ------------------------------------------------------------- */
+/* ---- recorded ------------------------------------------------------------ */
 
 static rp_tensor *ones(int64_t n) {
   const rp_type type = type_of(RP_F32, 1, &n);

@@ -41,7 +41,7 @@ static double ulp_f64(double got, long double want) {
   return error_in_ulp(got, want, DBL_MANT_DIG, DBL_MIN_EXP);
 }
 
-/* ---- sweeps ------------------------------------------------- */
+/* ---- sweeps -------------------------------------------------------------- */
 
 static double sigmoid_f64(double x) { return 1 / (1 + exp(-x)); }
 static long double sigmoid_long(long double x) { return 1 / (1 + expl(-x)); }
@@ -154,7 +154,7 @@ static void pow_everywhere(void **state) {
   assert_true(worst_f32 <= 0.6);
 }
 
-/* ---- values that are no numbers, and bounds ----------------------------- */
+/* ---- values that are no numbers, and bounds ------------------------------ */
 
 static void special_values(void **state) {
   (void)state;
@@ -199,7 +199,8 @@ static void pow_special_values(void **state) {
   for (size_t i = 0; i < n * n; i++) {
     const double x = at[i / n], y = at[i % n];
     const double got = rp_pow_f64(x, y), want = pow(x, y);
-    if (ulp_f64(got, want) > 1.6 || (got == 0 && !signbit(got) != !signbit(want)))
+    if (ulp_f64(got, want) > 1.6 ||
+        (got == 0 && !signbit(got) != !signbit(want)))
       fail_msg("pow(%g, %g) = %a, not %a", x, y, got, want);
     const float a = (float)x, b = (float)y;
     const float got_f32 = rp_pow_f32(a, b);
@@ -210,7 +211,7 @@ static void pow_special_values(void **state) {
   }
 }
 
-/* ---- lanes and tails ------------------------------------------------- */
+/* ---- lanes and tails ----------------------------------------------------- */
 
 /* What a vectorised loop gives, element by element through a function pointer
    that cannot be inlined, must be the same bits. */
