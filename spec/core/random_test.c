@@ -153,10 +153,12 @@ static void distributions(void **state) {
 
 static void dropout_keeps_by_word(void **state) {
   (void)state;
-  const double chances[] = {0, 0.1, 0.5, 1 - 0x1p-24, 1};
-  for (int k = 0; k < SIZES * 5; k++) {
-    const int64_t n = sizes[k / 5], dims[1] = {n};
-    const double p = chances[k % 5];
+  /* The last is what element 2 draws: it is just kept. */
+  const double chances[] = {0, 0.1, 0.5, 1 - 0x1p-24, 1,
+                            rp_uniform_f32(word(2))};
+  for (int k = 0; k < SIZES * 6; k++) {
+    const int64_t n = sizes[k / 6], dims[1] = {n};
+    const double p = chances[k % 6];
     block x = block_of(RP_F32, 1, dims, 0, 1);
     block y = block_of(RP_F32, 1, dims, 0, 2);
     block x64 = block_of(RP_F64, 1, dims, 0, 3);
