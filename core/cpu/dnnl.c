@@ -165,7 +165,8 @@ static dnnl_status_t make_primitive(rp_dnnl_product *p, int loops,
   if (descriptor) dnnl_primitive_desc_destroy(descriptor);
   if (attr) dnnl_primitive_attr_destroy(attr);
   if (status) release(p);
-  /* Overlapping batch strides are refused as an invalid argument. */
+  /* Overlapping batch strides, and a dim over which neither a nor b moves,
+     are refused as an invalid argument. */
   if (status == dnnl_invalid_arguments && !last_chance)
     status = dnnl_unimplemented;
   return status;
@@ -186,8 +187,7 @@ rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
   if (p->product.empty || p->product.k == 0) return p;
 
   dnnl_status_t status = dnnl_unimplemented;
-  for (p->loops = p->product.repeats; p->loops <= p->product.n_batch;
-       p->loops++) {
+  for (p->loops = 0; p->loops <= p->product.n_batch; p->loops++) {
     status = make_primitive(p, p->loops, workspace_bytes);
     if (status != dnnl_unimplemented) break;
   }
@@ -304,5 +304,6 @@ void rp_dnnl_warm_up(rp_context *ctx) {
   }
   rp_storage_free(ctx, y, bytes);
   rp_storage_free(ctx, x, bytes);
+  rp_memory_reset_peak(ctx);
   rp_clear_error(ctx);
 }

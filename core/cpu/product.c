@@ -1,7 +1,5 @@
 #include "cpu/product.h"
 
-#include <string.h>
-
 /* The invariant's form of one matrix: strides of dims of size 1 are chosen so
    that the matrix is as dense as it can be. */
 static void matrix_strides(int64_t rows, int64_t columns, int64_t row_stride,
@@ -53,19 +51,6 @@ static void absorb_rows(rp_product *p) {
   }
 }
 
-/* Moves the dims in which neither a nor b moves to the front. */
-static void front_repeats(rp_product *p) {
-  rp_product_dim rest[RP_RANK];
-  int n_rest = 0;
-  for (int i = 0; i < p->n_batch; i++) {
-    if (p->batch[i].a == 0 && p->batch[i].b == 0)
-      p->batch[p->repeats++] = p->batch[i];
-    else
-      rest[n_rest++] = p->batch[i];
-  }
-  memcpy(p->batch + p->repeats, rest, (size_t)n_rest * sizeof *rest);
-}
-
 rp_product rp_product_from(const rp_array *a, const rp_array *b,
                            const rp_array *y) {
   rp_product p = {.m = dim_of(y, 1), .n = dim_of(y, 0), .k = dim_of(a, 0)};
@@ -88,7 +73,6 @@ rp_product rp_product_from(const rp_array *a, const rp_array *b,
     }
   }
   absorb_rows(&p);
-  front_repeats(&p);
   return p;
 }
 

@@ -6,8 +6,7 @@
    matrices' strides has the form {leading, 1} or {1, leading} with leading
    >= the dim that lies inside it; batch dims are larger than 1, and no two
    neighbours could be one; a step of 0 means the same matrix for the whole
-   dim; the first `repeats` batch dims are those in which neither a nor b
-   moves. */
+   dim. */
 #ifndef RP_CPU_PRODUCT_H
 #define RP_CPU_PRODUCT_H
 
@@ -20,7 +19,7 @@ typedef struct rp_product_dim {
 typedef struct rp_product {
   int64_t m, k, n;
   int64_t a[2], b[2], y[2]; /* strides of the two matrix dims */
-  int32_t n_batch, repeats;
+  int32_t n_batch;
   rp_product_dim batch[RP_RANK];
   bool empty; /* y has no elements */
 } rp_product;

@@ -419,6 +419,139 @@ static void names_what_does_not_fit(void **state) {
     rp_tensor_release(all[i]);
 }
 
+/* ---- gradients -------------------------------------------------------------------- */
+
+/* A leaf with bytes of noise, and the same as a block. */
+static rp_tensor *noise_leaf(rp_context *ctx, int rank, const int64_t *dims,
+                             uint64_t seed, block *copy) {
+  rp_tensor *t = leaf(ctx, RP_F64, rank, dims);
+  *copy = block_of(RP_F64, rank, dims, 0, seed);
+  assert_int_equal(
+      rp_leaf_write(t, copy->array.data, (size_t)copy->size_bytes), RP_OK);
+  return t;
+}
+
+static block read(rp_tensor *t) {
+  const rp_type *type = rp_tensor_type(t);
+  block x = block_of((rp_dtype)type->dtype, type->rank, type->dims, 0, 9);
+  if (rp_tensor_read(t, x.array.data, (size_t)x.size_bytes) != RP_OK)
+    fail_msg("%s", rp_message(rp_tensor_context(t)));
+  return x;
+}
+
+/* y is linear in each factor, so for every v: d_x . v is d_y . y with v in
+   x's place. Here is the latter. */
+static double along(rp_context *ctx, const rp_op *op, rp_tensor **in, int n,
+                    int which, rp_tensor *v, const block *dy) {
+  rp_tensor *moved[3];
+  for (int i = 0; i < n; i++) moved[i] = i == which ? v : in[i];
+  rp_tensor *y = rp_record(ctx, op, moved, n, NULL, 0, NULL, 0);
+  assert_non_null(y);
+  block value_y = read(y);
+  double sum = 0;
+  for (int64_t i = 0; i < rp_type_count(&value_y.array.type); i++)
+    sum += value(&value_y.array, i) * value(&dy->array, i);
+  block_free(&value_y);
+  rp_tensor_release(y);
+  return sum;
+}
+
+static void check_gradient(rp_context *ctx, const rp_op *op, int n,
+                           rp_tensor **in) {
+  rp_tensor *y = rp_record(ctx, op, in, n, NULL, 0, NULL, 0);
+  assert_non_null(y);
+  block dy_values;
+  rp_tensor *dy = noise_leaf(ctx, rp_tensor_type(y)->rank,
+                             rp_tensor_type(y)->dims, 77, &dy_values);
+  rp_tensor *dx[3];
+  assert_int_equal(rp_grad(y, dy, in, n, dx), RP_OK);
+  for (int i = 0; i < n; i++) {
+    const rp_type *type = rp_tensor_type(in[i]);
+    assert_true(rp_type_equal(type, rp_tensor_type(dx[i])));
+    if (i == 2) continue; /* y is not linear, but affine, in the bias */
+    block v_values, dx_values = read(dx[i]);
+    rp_tensor *v = noise_leaf(ctx, type->rank, type->dims, 78, &v_values);
+    double want = along(ctx, op, in, 2, i, v, &dy_values), got = 0;
+    for (int64_t e = 0; e < rp_type_count(type); e++)
+      got += value(&dx_values.array, e) * value(&v_values.array, e);
+    assert_true(fabs(got - want) <= 1e-12 * (1 + fabs(want)));
+    block_free(&v_values);
+    block_free(&dx_values);
+    rp_tensor_release(v);
+  }
+  if (n == 3) {
+    block db = read(dx[2]);
+    const int64_t out = rp_type_count(&db.array.type);
+    for (int64_t j = 0; j < out; j++) {
+      double sum = 0;
+      for (int64_t e = j; e < rp_type_count(&dy_values.array.type); e += out)
+        sum += value(&dy_values.array, e);
+      assert_true(fabs(value(&db.array, j) - sum) <= 1e-12);
+    }
+    block_free(&db);
+  }
+  for (int i = 0; i < n; i++) rp_tensor_release(dx[i]);
+  block_free(&dy_values);
+  rp_tensor_release(dy);
+  rp_tensor_release(y);
+}
+
+static void gradients_are_adjoint(void **state) {
+  rp_context *ctx = *state;
+  static const struct {
+    const rp_op *op;
+    int rank_a, rank_b;
+    int64_t a[4], b[4], bias;
+  } cases[] = {
+      {&rp_op_matmul, 2, 2, {3, 4}, {4, 5}, 0},
+      {&rp_op_matmul, 3, 3, {2, 3, 4}, {2, 4, 5}, 0},
+      {&rp_op_matmul, 3, 2, {2, 3, 4}, {4, 5}, 0},
+      {&rp_op_matmul, 4, 4, {2, 3, 3, 4}, {1, 1, 4, 5}, 0},
+      {&rp_op_matmul, 4, 4, {2, 1, 3, 4}, {1, 3, 4, 5}, 0},
+      {&rp_op_matmul, 2, 3, {3, 4}, {2, 4, 5}, 0},
+      {&rp_op_matmul, 2, 3, {3, 4}, {1, 4, 5}, 0},
+      {&rp_op_matmul, 4, 3, {2, 3, 3, 4}, {3, 4, 5}, 0},
+      {&rp_op_matmul, 3, 2, {2, 0, 4}, {4, 5}, 0},
+      {&rp_op_linear, 1, 2, {4}, {5, 4}, 0},
+      {&rp_op_linear, 1, 2, {4}, {5, 4}, 5},
+      {&rp_op_linear, 2, 2, {3, 4}, {5, 4}, 5},
+      {&rp_op_linear, 4, 2, {2, 3, 1, 4}, {5, 4}, 5},
+  };
+  for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+    block a, b, bias;
+    rp_tensor *in[3] = {
+        noise_leaf(ctx, cases[c].rank_a, cases[c].a, 1, &a),
+        noise_leaf(ctx, cases[c].rank_b, cases[c].b, 2, &b),
+        noise_leaf(ctx, 1, &cases[c].bias, 3, &bias)};
+    check_gradient(ctx, cases[c].op, cases[c].bias ? 3 : 2, in);
+    for (int i = 0; i < 3; i++) rp_tensor_release(in[i]);
+    block_free(&a);
+    block_free(&b);
+    block_free(&bias);
+  }
+}
+
+/* The gradient of one matrix for a whole batch is one product over all rows:
+   nothing of the size of a batch of matrices is made. */
+static void weights_gradient_is_one_product(void **state) {
+  rp_context *ctx = *state;
+  rp_tensor *x = leaf(ctx, RP_F32, 3, (int64_t[]){8, 16, 4});
+  rp_tensor *w = leaf(ctx, RP_F32, 2, (int64_t[]){4, 5});
+  rp_tensor *dy = leaf(ctx, RP_F32, 3, (int64_t[]){8, 16, 5});
+  rp_tensor *in[2] = {x, w}, *dw = NULL;
+  rp_tensor *y = rp_record(ctx, &rp_op_matmul, in, 2, NULL, 0, NULL, 0);
+  assert_int_equal(rp_grad(y, dy, &w, 1, &dw), RP_OK);
+  assert_ptr_equal(rp_tensor_op(dw), &rp_op_matmul);
+  assert_int_equal(dw->node->inputs[0]->type.rank, 2);
+  assert_int_equal(dw->node->inputs[0]->type.dims[1], 128);
+  /* Both factors are the leaves' own bytes. */
+  assert_ptr_equal(dw->node->inputs[0]->root, x);
+  assert_ptr_equal(dw->node->inputs[1]->root, dy);
+  rp_tensor *all[] = {x, w, dy, dw, y};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    rp_tensor_release(all[i]);
+}
+
 static int setup(void **state) {
   *state = rp_context_new();
   return *state == NULL;
@@ -442,6 +575,8 @@ int main(void) {
       cmocka_unit_test(linear_takes_transposed_batches),
       cmocka_unit_test(says_when_memory_is_refused),
       cmocka_unit_test(names_what_does_not_fit),
+      cmocka_unit_test(gradients_are_adjoint),
+      cmocka_unit_test(weights_gradient_is_one_product),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }

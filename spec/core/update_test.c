@@ -83,7 +83,9 @@ static block train(rp_context *ctx, int c, rp_dtype dtype, int64_t n,
   block numbers = block_of(RP_F64, 1, (int64_t[]){n_numbers + 1}, 0, 5);
   for (int64_t i = 0; i < n; i++) {
     set(&param.array, i, first[i % WIDE]);
-    for (int k = 0; k < 2; k++) set(&states[k].array, i, 0);
+    /* Momentum's first step does not read its state. */
+    for (int k = 0; k < 2; k++)
+      set(&states[k].array, i, op == &rp_op_sgd_momentum ? 5 : 0);
   }
   for (int step = 0; step < STEPS; step++) {
     for (int64_t i = 0; i < n; i++)
