@@ -219,18 +219,18 @@ RP_INLINE double rp_log_f64(double x) {
 }
 
 /* log(1 + x) = log u + c/u, u = 1 + x rounded and c what the rounding lost
-   (exact). */
+   (exact; NaN where u is 0 or infinite). */
 RP_INLINE float rp_log1p_f32(float x) {
   const float u = 1.0f + x;
   const float c = x > 1.0f ? 1.0f - (u - x) : x - (u - 1.0f);
-  const float y = rp_log_f32(u);
-  return u > 0.0f && u < INFINITY ? y + c / u : y;
+  const float correction = c / u;
+  return rp_log_f32(u) + (correction == correction ? correction : 0.0f);
 }
 RP_INLINE double rp_log1p_f64(double x) {
   const double u = 1.0 + x;
   const double c = x > 1.0 ? 1.0 - (u - x) : x - (u - 1.0);
-  const double y = rp_log_f64(u);
-  return u > 0.0 && u < INFINITY ? y + c / u : y;
+  const double correction = c / u;
+  return rp_log_f64(u) + (correction == correction ? correction : 0.0);
 }
 
 /* ---- erf ---------------------------------------------------------------- */
@@ -408,21 +408,21 @@ double rp_cos_any_f64(double x);
 
 /* ---- pow ---------------------------------------------------------------- */
 
-RP_INLINE int rp_is_integer(double y) {
-  const double a = rp_abs_f64(y);
-  return a >= 0x1p52 ? a < INFINITY : (a + 0x1p52) - 0x1p52 == a;
-}
-
-/* |x|^y given as power, with x's sign and the cases that are not limits. */
+/* Given |x|^y: x's sign, and the cases that are no limits. Everything from
+   2^53 on is an even integer, infinity too. Selects alone: conditions joined
+   by && or & keep the compiler from vectorising. */
 RP_INLINE double rp_pow_finish(double x, double y, double power) {
-  const int odd = rp_is_integer(y) & !rp_is_integer(0.5 * y);
-  power = odd ? rp_copysign_f64(power, x) : power;
-  power = (x < 0.0) & (x > -INFINITY) & (rp_abs_f64(y) < INFINITY) &
-                  !rp_is_integer(y)
-              ? NAN
-              : power;
-  power = (x == -1.0) & (rp_abs_f64(y) == INFINITY) ? 1.0 : power;
-  return (x == 1.0) | (y == 0.0) ? 1.0 : power;
+  const double a = rp_abs_f64(y), half = 0.5 * a;
+  const double b = a < 0x1p52 ? a : 0.0, c = half < 0x1p52 ? half : 0.0;
+  const double absolute = rp_abs_f64(x) == 1.0 ? 1.0 : power;
+  const double odd = rp_copysign_f64(absolute, x);
+  const double finite = x > -INFINITY ? NAN : absolute;
+  const double fraction = x < 0.0 ? finite : absolute;
+  double z = (b + 0x1p52) - 0x1p52 == b ? odd : fraction;
+  z = (c + 0x1p52) - 0x1p52 == c ? absolute : z;
+  z = y == y ? z : y;
+  z = x == 1.0 ? 1.0 : z;
+  return y == 0.0 ? 1.0 : z;
 }
 
 RP_INLINE float rp_pow_f32(float x, float y) {

@@ -19,7 +19,7 @@ enum { GRAIN = 16 };
 
 /* y:(outer, k, inner) from x:(outer, n, inner) at k indices, in bytes. */
 static rp_status select_rows(const rp_kernel_args *args, rp_extent e) {
-  const rp_status status = rp_indices_check(args, 1, e.n, -1, "index");
+  const rp_status status = rp_indices_check(args, 1, e.n, NULL, "index");
   if (status != RP_OK) return status;
   const int64_t size =
       (int64_t)rp_dtype_size((rp_dtype)args->in[0].type.dtype);
@@ -85,7 +85,7 @@ static int64_t share(int64_t total, int64_t parts, int64_t i) {
 }
 
 static rp_status add_selected(const rp_kernel_args *args, rp_extent e) {
-  const rp_status status = rp_indices_check(args, 1, e.n, -1, "index");
+  const rp_status status = rp_indices_check(args, 1, e.n, NULL, "index");
   if (status != RP_OK) return status;
   const int64_t k = rp_type_count(&args->in[1].type);
   const int64_t work = e.outer * (k + e.n) * e.inner;
@@ -132,7 +132,7 @@ RP_INLINE void gather_as(const rp_kernel_args *args, rp_extent e, int64_t k,
 
 static rp_status run_gather(const rp_kernel_args *args) {
   const rp_extent e = rp_extent_of(&args->in[0].type, args->ints[0]);
-  const rp_status status = rp_indices_check(args, 1, e.n, -1, "index");
+  const rp_status status = rp_indices_check(args, 1, e.n, NULL, "index");
   if (status != RP_OK) return status;
   const int64_t k = args->in[1].type.dims[args->ints[0]];
   switch (rp_dtype_size((rp_dtype)args->in[0].type.dtype)) {
@@ -165,7 +165,7 @@ static void gather_add(const rp_kernel_args *args, int64_t outer, rp_extent e,
 
 static rp_status run_gather_grad(const rp_kernel_args *args) {
   const rp_extent e = rp_extent_of(&args->out[0].type, args->ints[0]);
-  const rp_status status = rp_indices_check(args, 1, e.n, -1, "index");
+  const rp_status status = rp_indices_check(args, 1, e.n, NULL, "index");
   if (status != RP_OK) return status;
   const int64_t k = args->in[1].type.dims[args->ints[0]];
   const int64_t work = e.outer * (k + e.n) * e.inner;

@@ -45,7 +45,7 @@ static double lse_f64(const double *x, int64_t n) {
 static rp_status cross_entropy(const rp_kernel_args *args) {
   const problem p = problem_of(args, &args->in[0].type);
   const rp_status status =
-      rp_indices_check(args, 1, p.classes, p.ignored, "label");
+      rp_indices_check(args, 1, p.classes, &p.ignored, "label");
   if (status != RP_OK) return status;
   const bool wide = args->in[0].type.dtype == RP_F64;
   double *losses = args->workspace;
@@ -100,7 +100,7 @@ static rp_status cross_entropy_grad(const rp_kernel_args *args) {
   const problem p = problem_of(args, &args->in[1].type);
   const rp_array *labels = &args->in[2];
   const rp_status status =
-      rp_indices_check(args, 2, p.classes, p.ignored, "label");
+      rp_indices_check(args, 2, p.classes, &p.ignored, "label");
   if (status != RP_OK) return status;
   const bool wide = args->in[1].type.dtype == RP_F64;
   double share = wide ? *(const double *)args->in[0].data

@@ -5,11 +5,10 @@
    rms_norm(x, w) {} {eps}       rstd = 1/sqrt(mean(x^2) + eps),
                                  y = x rstd w
 
-   eps is 1e-5 when not given. Outputs are y and the statistics. Backward reads x and the statistics: h
-   would be one more array of x's size, y instead of x would need w and b to
-   be undone and divides by small weights. */
-#include <string.h>
-
+   eps is 1e-5 when not given. Outputs are y and the statistics. Backward
+   reads x and the statistics: h would be one more array of x's size, y
+   instead of x would need w and b to be undone and divides by small
+   weights. */
 #include "graph/op.h"
 
 extern const rp_op rp_op_layer_norm_grad, rp_op_rms_norm_grad;
