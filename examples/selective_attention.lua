@@ -1,0 +1,26 @@
+--- Selective recomputation: attention's weights are large (heads x T x T) and
+-- cheap to make again, so recomputing them alone buys the most per second.
+dofile((arg[0]:match '^(.*/)[^/]*$' or './') .. 'setup.lua')
+
+local rp = require 'reprise'
+local GPT = require 'examples.models.gpt'
+
+rp.manual_seed(1)
+local seq = 256
+local model = GPT {vocabulary = 64, seq = seq, layers = 4, heads = 8,
+  width = 128, dropout = 0}
+local opt = rp.optim.AdamW(model:parameters(), {lr = 1e-3})
+local tokens = rp.randint(0, 64, {4, seq + 1})
+rp.run(tokens)
+local loss = rp.cross_entropy(model(tokens:narrow(2, 1, seq)),
+  tokens:narrow(2, 2, seq))
+
+local none = opt:plan(loss, {ckpt = 'none'})
+print 'strategy    saved (MiB)   recomputed   saved per percent'
+for _, spec in ipairs {'attention', 'every=1'} do
+  local plan = opt:plan(loss, {ckpt = spec})
+  local saved = (none.peak_bytes - plan.peak_bytes) / 2 ^ 20
+  local percent = 100 * plan.replay_seconds / plan.forward_seconds
+  print(('%-9s   %11.1f   %9.0f %%   %17.2f'):format(spec, saved, percent,
+    saved / percent))
+end

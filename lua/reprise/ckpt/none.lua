@@ -1,0 +1,4 @@
+--- Keep everything that backward reads.
+return function()
+  return function() return {} end
+end

@@ -1,0 +1,45 @@
+--- Keep the outputs of costly ops, replay the cheap ones from them.
+-- @param list  the ops to keep ('matmul,linear'); those that the core counts
+--              as costly when absent
+
+local support = require 'reprise.ckpt.support'
+
+local function kept_by_name(graph, list)
+  local wanted, present, names = {}, {}, {}
+  for _, name in ipairs(list) do wanted[name] = true end
+  for i = 1, graph.n_forward do
+    local op = graph.nodes[i].op
+    if not present[op] then
+      present[op] = true
+      names[#names + 1] = op
+    end
+  end
+  table.sort(names)
+  for _, name in ipairs(list) do
+    if not present[name] then
+      error(("the model has no op '%s'; it has %s"):format(name, support.some(names)), 0)
+    end
+  end
+  return function(node) return wanted[node.op] end
+end
+
+return function(list)
+  if list ~= nil and list ~= true then list = support.list(list, 'an op') else list = nil end
+  return function(graph)
+    local is_kept = list and kept_by_name(graph, list) or
+      function(node) return node.costly end
+    local segments = {}
+    -- One segment a layer, so that what a restore brings back stays local.
+    for _, stretch in ipairs(support.stretches(graph)) do
+      local keep = {}
+      for i = stretch.first, stretch.last do
+        if is_kept(graph.nodes[i]) then keep[#keep + 1] = i end
+      end
+      if stretch.last > stretch.first and #keep <= stretch.last - stretch.first then
+        stretch.keep = keep
+        segments[#segments + 1] = stretch
+      end
+    end
+    return segments
+  end
+end

@@ -1,0 +1,294 @@
+--- The command line of train.lua: what each option takes, what contradicts
+-- what, and defaults. Nothing here needs the core.
+
+local argparse = require 'argparse'
+local presets = require 'reprise.presets'
+
+local cli = {}
+
+local function whole(least)
+  return function(text)
+    local n = tonumber(text)
+    if n and n == math.floor(n) and n >= least and n < 2 ^ 31 then return n end
+    return nil, ('wants a whole number, %d or more'):format(least)
+  end
+end
+
+local function real(fits, wants)
+  return function(text)
+    local x = tonumber(text)
+    if x and fits(x) then return x end
+    return nil, 'wants ' .. wants
+  end
+end
+
+-- Edits (insertions, deletions, replacements) between two words.
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local change = a:byte(i) == b:byte(j) and 0 or 1
+      diagonal, row[j] = row[j],
+        math.min(row[j] + 1, row[j - 1] + 1, diagonal + change)
+    end
+  end
+  return row[#b]
+end
+
+local function one_of(names)
+  return function(text)
+    local nearest, least = nil, math.floor(#text / 2) + 1
+    for _, name in ipairs(names) do
+      if name == text then return text end
+      local d = distance(text, name)
+      if d < least then nearest, least = name, d end
+    end
+    return nil, ('is not one of %s%s'):format(table.concat(names, ', '),
+      nearest and ('; did you mean %s?'):format(nearest) or '')
+  end
+end
+
+local function any(text)
+  return text ~= '' and text or nil, 'is empty'
+end
+
+local positive = real(function(x) return x > 0 and x < math.huge end,
+  'a number above 0')
+
+-- name, argument, what it takes, help; `gpt` options do not go with mlp.
+local groups = {
+  {'Model', {
+    {'model', '<name>', one_of {'gpt', 'mlp'},
+     'gpt, GPT-2\'s architecture (default), or mlp, on Fashion-MNIST'},
+    {'preset', '<name>', one_of(presets.gpt_names), 'sizes of the gpt: '
+       .. table.concat(presets.gpt_names, ', ') .. ' (default: demo)', gpt = 1},
+    {'layers', '<n>', whole(1), 'blocks of the gpt, hidden layers of the mlp'},
+    {'heads', '<n>', whole(1), 'attention heads; they divide the width',
+     gpt = 1},
+    {'width', '<n>', whole(1), 'features of a layer'},
+    {'dropout', '<p>', real(function(p) return p >= 0 and p < 1 end,
+       'a probability, 0 or more and below 1'), 'share of values dropped'},
+    {'dtype', '<name>', one_of {'f32', 'f64'}, 'f32 (default) or f64'},
+    {'device', '<name>', one_of {'cpu'}, 'cpu'},
+  }},
+  {'Data', {
+    {'data', '<path>', any, 'a text for gpt (default: the built-in stories), '
+       .. 'a folder of IDX files for mlp (default: Debian\'s '
+       .. 'dataset-fashion-mnist)'},
+    {'batch', '<n>', whole(1), 'sequences or images a step'},
+    {'seq', '<n>', whole(1), 'tokens a sequence', gpt = 1},
+  }},
+  {'Training', {
+    {'steps', '<n>', whole(1), 'optimizer steps'},
+    {'lr', '<x>', positive, 'peak learning rate (warmup, then cosine)'},
+    {'accumulate', '<k>', whole(1), 'batches whose gradients make one step'},
+    {'clip', '<x>', positive, 'limit of the gradients\' global norm'},
+    {'eval-every', '<n>', whole(1), 'steps between two held-out losses'},
+    {'seed', '<n>', whole(0), 'of weights, dropout and batches (default: 1)'},
+  }},
+  {'Checkpointing', {
+    {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
+    {'plan', nil, nil, 'print the memory plan and stop: nothing is allocated'},
+    {'json', nil, nil, 'with --plan: as one JSON object'},
+  }},
+  {'Output', {
+    {'log', '<file>', any, 'one JSON object a step, one a line'},
+  }},
+}
+
+local examples = [[
+Examples:
+   luajit train.lua --ckpt every=2
+   luajit train.lua --preset gpt-10m --data shakespeare.txt --ckpt sqrt
+   luajit train.lua --preset gpt2-1558m --batch 1 --ckpt every=1 --plan
+   luajit train.lua --model mlp --ckpt uniform=2 --log run.jsonl]]
+
+-- `strategies` is reprise.ckpt's list of {name, usage, help}.
+local function epilog(strategies)
+  local lines = {'Specs of --ckpt:'}
+  for _, row in ipairs(strategies) do
+    lines[#lines + 1] = ('   %-22s %s'):format(row[2], row[3])
+  end
+  lines[#lines + 1] = ('   %-22s %s'):format('./file.lua',
+    'a strategy of your own (docs/add-a-strategy.md)')
+  return table.concat(lines, '\n') .. '\n\n' .. examples
+end
+
+local function make_parser(program, strategies)
+  local parser = argparse(program, 'Trains a model with planned activation '
+    .. 'checkpointing: the peak of memory is known, to the byte, before the '
+    .. 'first step. What is not given comes with the preset.',
+    epilog(strategies))
+  parser:help_max_width(80):help_description_margin(28):usage_max_width(80)
+  local all = {}
+  for _, group in ipairs(groups) do
+    local elements = {}
+    for _, o in ipairs(group[2]) do
+      local element
+      if o[2] then
+        element = parser:option('--' .. o[1], o[4]):argname(o[2])
+        element:overwrite(false)
+        all[o[1]] = o
+      else
+        element = parser:flag('--' .. o[1], o[4])
+      end
+      elements[#elements + 1] = element
+    end
+    if group[1] == 'Checkpointing' then
+      elements[#elements + 1] = parser:option('--gradient-checkpointing',
+        'the same as --ckpt every=1; with false, --ckpt none')
+        :argname 'true|false':args '?':overwrite(false)
+    end
+    parser:group(group[1], unpack(elements))
+  end
+  parser:argument 'extra':args '*':hidden(true)
+  return parser, all
+end
+
+-- argparse takes the number of `--steps -1` for an option.
+local function join_negative_numbers(arguments)
+  local out = {}
+  for _, argument in ipairs(arguments) do
+    if argument:match '^%-%.?%d' and (out[#out] or ''):match '^%-%-[%w-]+$' then
+      out[#out] = out[#out] .. '=' .. argument
+    else
+      out[#out + 1] = argument
+    end
+  end
+  return out
+end
+
+local function convert(raw, all)
+  local options = {}
+  for _, group in ipairs(groups) do
+    for _, o in ipairs(group[2]) do
+      local key = o[1]:gsub('-', '_')
+      local value = raw[key]
+      if value ~= nil and all[o[1]] then
+        local problem
+        value, problem = o[3](value)
+        if value == nil then
+          return nil, ('--%s %s: %s'):format(o[1], raw[key], problem)
+        end
+      end
+      options[key] = value
+    end
+  end
+  return options
+end
+
+-- --gradient-checkpointing [true|false] is another way to say --ckpt.
+local function resolve_alias(options, given)
+  if given == nil then return true end
+  local text = type(given) == 'table' and given[1] or given
+  if type(text) ~= 'string' then text = 'true' end
+  local spec = ({['true'] = 'every=1', ['false'] = 'none'})[text]
+  if not spec then
+    return nil, ('--gradient-checkpointing %s: is not one of true, false')
+      :format(text)
+  end
+  if options.ckpt and options.ckpt ~= spec then
+    return nil, ('--gradient-checkpointing %s means --ckpt %s, which '
+      .. 'contradicts --ckpt %s: give one of the two'):format(text, spec,
+      options.ckpt)
+  end
+  options.ckpt = spec
+  return true
+end
+
+local function contradiction(options)
+  if options.model == 'mlp' then
+    for _, group in ipairs(groups) do
+      for _, o in ipairs(group[2]) do
+        if o.gpt and options[o[1]] then
+          return ('--%s goes with --model gpt, not with --model mlp')
+            :format(o[1])
+        end
+      end
+    end
+  end
+  if options.json and not options.plan then
+    return '--json goes with --plan; --log FILE writes the steps as JSON'
+  end
+  if options.log and options.plan then
+    return '--plan stops before the first step, so --log has nothing to write'
+  end
+end
+
+local function add_defaults(options)
+  options.model = options.model or 'gpt'
+  local preset
+  if options.model == 'gpt' then
+    options.preset = options.preset or 'demo'
+    preset = presets.gpt[options.preset]
+  else
+    preset = presets.mlp
+  end
+  for key, value in pairs(preset) do
+    if options[key] == nil then options[key] = value end
+  end
+  options.seed = options.seed or 1
+  options.dtype = options.dtype or 'f32'
+  options.device = options.device or 'cpu'
+  options.accumulate = options.accumulate or 1
+  options.ckpt = options.ckpt or 'none'
+  options.eval_every = options.eval_every
+    or math.max(1, math.floor(options.steps / 8))
+end
+
+---@class reprise.TrainOptions
+---@field model 'gpt'|'mlp'
+---@field preset? string
+---@field ckpt string
+---@field layers integer
+---@field heads? integer
+---@field width integer
+---@field seq? integer
+---@field vocabulary? integer
+---@field batch integer
+---@field dropout number
+---@field steps integer
+---@field lr number
+---@field accumulate integer
+---@field eval_every integer
+---@field clip? number
+---@field seed integer
+---@field dtype string
+---@field device string
+---@field data? string
+---@field log? string
+---@field plan? boolean
+---@field json? boolean
+
+--- Options from arguments, every default filled in. `--help` prints and exits.
+---@param arguments string[]
+---@param program? string its name in the usage line
+---@param strategies? table[] {name, usage, help} of each, for --help
+---@return reprise.TrainOptions? options nil: the arguments are wrong
+---@return string? problem in one line
+function cli.parse(arguments, program, strategies)
+  local parser, all = make_parser(program or 'train.lua', strategies or {})
+  local ok, raw = parser:pparse(join_negative_numbers(arguments))
+  if not ok then return nil, (tostring(raw):gsub('\n', '; ')) end
+  if raw.extra[1] then
+    return nil, ('%s: is no option; a text is given as --data %s'):format(
+      raw.extra[1], raw.extra[1])
+  end
+  local options, problem = convert(raw, all)
+  if not options then return nil, problem end
+  ok, problem = resolve_alias(options, raw.gradient_checkpointing)
+  if not ok then return nil, problem end
+  problem = contradiction(options)
+  if problem then return nil, problem end
+  add_defaults(options)
+  if options.model == 'gpt' and options.width % options.heads ~= 0 then
+    return nil, ('--heads %d does not divide --width %d'):format(
+      options.heads, options.width)
+  end
+  return options
+end
+
+return cli

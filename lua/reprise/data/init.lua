@@ -1,0 +1,3 @@
+--- Feeding a model.
+
+return {loader = require 'reprise.data.loader'}

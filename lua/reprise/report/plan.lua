@@ -1,0 +1,143 @@
+--- A plan as text for a person and as JSON for a program.
+
+local json = require 'reprise.report.json'
+local memory = require 'reprise.report.memory'
+local units = require 'reprise.report.units'
+
+local report = {}
+
+local BAR_CELLS = 28
+local EIGHTHS = {'▏', '▎', '▍', '▌', '▋', '▊', '▉'}
+
+-- A bar of share * BAR_CELLS cells, to an eighth of one; at least the
+-- thinnest for what is not nothing.
+local function bar(share)
+  local eighths = math.floor(share * BAR_CELLS * 8 + 0.5)
+  if eighths == 0 and share > 0 then eighths = 1 end
+  local rest = eighths % 8
+  return ('█'):rep(math.floor(eighths / 8)) .. (EIGHTHS[rest] or '')
+end
+
+local function listed(numbers)
+  if #numbers > 12 then
+    return table.concat(numbers, ', ', 1, 12) .. ', ...'
+  end
+  return table.concat(numbers, ', ')
+end
+
+-- The peak's parts with activations told apart: kept, and recomputed.
+local function parts(plan)
+  local list = {}
+  for _, part in ipairs(memory.parts(plan)) do
+    if part[1] == 'activations' then
+      list[#list + 1] = {'kept for backward', plan.kept_bytes}
+      list[#list + 1] = {'recomputed', plan.recomputed_bytes}
+    else
+      list[#list + 1] = part
+    end
+  end
+  return list
+end
+
+local function breakdown(plan, lines)
+  local list, largest = parts(plan), 1
+  for _, part in ipairs(list) do largest = math.max(largest, part[2]) end
+  for _, part in ipairs(list) do
+    if part[2] > 0 then
+      lines[#lines + 1] = ('    %-17s %11s  %s'):format(part[1],
+        units.bytes(part[2]), bar(part[2] / largest))
+    end
+  end
+end
+
+local function comparison(plan, none, lines)
+  if plan.strategy ~= 'none' then
+    local more = none.peak_bytes / plan.peak_bytes - 1
+    lines[#lines + 1] = ('  none would need %s (%s%s)'):format(
+      units.bytes(none.peak_bytes), more >= 0 and '+' or '-',
+      units.percent(math.abs(more)))
+  end
+  if plan.n_replays == 0 then
+    lines[#lines + 1] = '  recomputed: nothing'
+    return
+  end
+  local where = ('%d nodes'):format(plan.n_replays)
+  if #plan.layers > 0 and #plan.recomputed_layers > 0 then
+    where = ('%s in %d of %d layers (%s)'):format(where,
+      #plan.recomputed_layers, #plan.layers, listed(plan.recomputed_layers))
+  end
+  lines[#lines + 1] = ('  recomputed: %s, %s of the forward, about %s of the '
+    .. 'step'):format(where, units.percent(plan.recompute_fraction),
+    units.percent(plan.step_fraction))
+end
+
+-- `text` in `width` columns, its end kept: the end of a scope says most.
+local function fit(text, width)
+  if #text <= width then return text .. (' '):rep(width - #text) end
+  return '..' .. text:sub(#text - width + 3)
+end
+
+local function largest_values(plan, lines)
+  if #plan.largest == 0 then return end
+  lines[#lines + 1] = ''
+  lines[#lines + 1] = '  largest at the peak             shape             '
+    .. '    MiB  alive because'
+  for _, value in ipairs(plan.largest) do
+    lines[#lines + 1] = ('  %s %s %7s  %s'):format(fit(value.name, 31),
+      fit(value.shape, 17), units.mib(value.bytes), value.reason)
+  end
+end
+
+--- The report `--plan` prints.
+---@param plan reprise.PlanSummary
+---@param none reprise.PlanSummary the same step under `none`
+---@param title string what is trained, in one line
+---@return string
+function report.text(plan, none, title)
+  local lines = {title, ''}
+  lines[#lines + 1] = ('  peak %s, while running %s (instruction %d of %d)')
+    :format(units.bytes(plan.peak_bytes), plan.peak_at,
+            plan.peak_instruction, plan.n_instructions)
+  lines[#lines + 1] = ''
+  breakdown(plan, lines)
+  lines[#lines + 1] = ''
+  comparison(plan, none, lines)
+  largest_values(plan, lines)
+  lines[#lines + 1] = ''
+  lines[#lines + 1] = '  ' .. memory.verdict(plan, none)
+  return table.concat(lines, '\n')
+end
+
+--- The report `--plan --json` prints: one object on one line.
+---@param plan reprise.PlanSummary
+---@param none reprise.PlanSummary
+---@return string
+function report.json(plan, none)
+  local segments = {}
+  for i, segment in ipairs(plan.segments) do
+    segments[i] = {object = {
+      {'first', segment.first}, {'last', segment.last},
+      {'from', segment.from}, {'to', segment.to},
+      {'parent', segment.parent or json.null},
+    }}
+  end
+  return json.object {
+    {'strategy', plan.strategy},
+    {'peak_bytes', plan.peak_bytes},
+    {'persistent_bytes', plan.persistent_bytes},
+    {'arena_bytes', plan.arena_bytes},
+    {'none_peak_bytes', none.peak_bytes},
+    {'recompute_fraction', plan.recompute_fraction},
+    {'parameter_bytes', plan.parameter_bytes},
+    {'optimizer_bytes', plan.optimizer_bytes},
+    {'gradient_bytes', plan.held_gradient_bytes + plan.gradient_bytes},
+    {'kept_bytes', plan.kept_bytes},
+    {'recomputed_bytes', plan.recomputed_bytes},
+    {'workspace_bytes', plan.workspace_bytes},
+    {'instructions', plan.n_instructions},
+    {'replays', plan.n_replays},
+    {'segments', segments},
+  }
+end
+
+return report

@@ -1,0 +1,144 @@
+--- What reports say about a plan, as plain Lua values. Indices are 1-based, as
+-- in the graph that a strategy sees.
+
+local LARGEST = 8
+
+---@class reprise.PlanSummary
+---@field strategy string
+---@field peak_bytes integer
+---@field persistent_bytes integer
+---@field arena_bytes integer
+---@field parameter_bytes integer
+---@field optimizer_bytes integer
+---@field held_gradient_bytes integer in .grad
+---@field gradient_bytes integer in the arena, at the peak
+---@field kept_bytes integer at the peak
+---@field recomputed_bytes integer at the peak
+---@field workspace_bytes integer at the peak
+---@field recompute_fraction number replays over the forward pass, in seconds
+---@field step_fraction number replays over the step, in seconds
+---@field n_segments integer
+---@field n_replays integer
+---@field n_instructions integer
+---@field peak_instruction integer 1-based
+---@field peak_at string what runs there
+---@field layers string[]
+---@field recomputed_layers integer[]
+---@field largest {name: string, shape: string, bytes: integer, reason: string}[]
+---@field segments {first: integer, last: integer, from: string, to: string, parent: integer?}[]
+
+local summary = {}
+
+local function name_of(node)
+  return node.scope == '' and node.op or node.scope .. '.' .. node.op
+end
+
+local function shape_of(node)
+  return #node.shape == 0 and 'scalar' or table.concat(node.shape, 'x')
+end
+
+local function what_runs(graph, instruction)
+  if not instruction then return 'nothing' end
+  local node = graph.nodes[instruction.run or instruction.free]
+  if instruction.replay then return name_of(node) .. ', again' end
+  if node.backward then return name_of(node) .. ' in the backward pass' end
+  return name_of(node)
+end
+
+local function reason_of(graph, instructions, instance)
+  if instance.workspace then return 'scratch of the kernel that runs' end
+  local reader = instructions[instance.read_by]
+  if not reader then return 'the result of what runs' end
+  local node = graph.nodes[reader.run or reader.free]
+  return ('%s%s%s reads it'):format(instance.replay and 'recomputed; ' or '',
+    node.backward and '' or 'forward ', node.op)
+end
+
+local function largest_at_peak(plan, graph, instructions)
+  local alive, at = {}, plan.peak_instruction
+  for i, instance in ipairs(plan:instances()) do
+    if instance.in_arena and instance.born <= at and at <= instance.dead then
+      instance.i = i
+      alive[#alive + 1] = instance
+    end
+  end
+  table.sort(alive, function(a, b)
+    if a.size_bytes ~= b.size_bytes then return a.size_bytes > b.size_bytes end
+    return a.i < b.i
+  end)
+  local list = {}
+  for k = 1, math.min(LARGEST, #alive) do
+    local instance = alive[k]
+    local node = graph.nodes[instance.node]
+    list[k] = {
+      name = name_of(node), bytes = instance.size_bytes,
+      -- A node knows the shape of its first output only.
+      shape = (instance.workspace or instance.output > 1) and '-'
+        or shape_of(node),
+      reason = reason_of(graph, instructions, instance),
+    }
+  end
+  return list
+end
+
+local function recomputed_layers(graph, instructions)
+  local seen, list = {}, {}
+  for _, instruction in ipairs(instructions) do
+    if instruction.run and instruction.replay then
+      local layer = graph.nodes[instruction.run].layer
+      if layer and not seen[layer] then
+        seen[layer], list[#list + 1] = true, layer
+      end
+    end
+  end
+  table.sort(list)
+  return list
+end
+
+local function segments_of(plan, graph)
+  local list = {}
+  for i, segment in ipairs(plan:segments()) do
+    list[i] = {
+      first = segment.first, last = segment.last, parent = segment.parent,
+      from = name_of(graph.nodes[segment.first]),
+      to = name_of(graph.nodes[segment.last]),
+    }
+  end
+  return list
+end
+
+--- The summary of a plan.
+---@param plan reprise.Plan
+---@return reprise.PlanSummary
+function summary.of(plan)
+  local graph, instructions = plan:graph(), plan:instructions()
+  local layers = {}
+  for i, layer in ipairs(graph.layers) do layers[i] = layer.name end
+  return {
+    strategy = plan.strategy,
+    peak_bytes = plan.peak_bytes,
+    persistent_bytes = plan.persistent_bytes,
+    arena_bytes = plan.arena_bytes,
+    parameter_bytes = plan.role_bytes.parameter,
+    optimizer_bytes = plan.role_bytes.optimizer,
+    held_gradient_bytes = plan.role_bytes.gradient,
+    gradient_bytes = plan.gradient_bytes,
+    kept_bytes = plan.kept_bytes,
+    recomputed_bytes = plan.recomputed_bytes,
+    workspace_bytes = plan.workspace_bytes,
+    recompute_fraction = plan.recompute_fraction,
+    step_fraction = plan.step_seconds > 0
+      and plan.replay_seconds / plan.step_seconds or 0,
+    n_segments = plan.n_segments,
+    n_replays = plan.n_replays,
+    n_instructions = plan.n_instructions,
+    peak_instruction = plan.peak_instruction,
+    peak_at = what_runs(graph, instructions[plan.peak_instruction]),
+    layers = layers,
+    recomputed_layers = recomputed_layers(graph, instructions),
+    largest = largest_at_peak(plan, graph, instructions),
+    segments = segments_of(plan, graph),
+  }
+end
+
+return summary

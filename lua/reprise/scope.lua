@@ -1,0 +1,216 @@
+--- Where nodes are recorded: scopes, layers, checkpointed segments.
+--
+-- The core has one present place. Every call here saves it, changes it and
+-- puts it back; only the outermost call guards against errors, for what it
+-- puts back repairs all that happened inside.
+
+local binding = require 'reprise.ffi'
+local failure = require 'reprise.failure'
+local tensor = require 'reprise.tensor'
+
+local C, ctx = binding.C, binding.ctx
+
+local scope = {}
+
+local depth = 0       -- calls under way
+local current = nil   -- the innermost module among them
+
+--- The innermost module whose forward is running.
+function scope.current()
+  return current
+end
+
+local function leave(place, old_depth, old_current, ...)
+  C.rp_place_set(ctx, place)
+  depth, current = old_depth, old_current
+  return ...
+end
+
+local function inner(enter, argument, module, fn, ...)
+  local place, old_depth, old_current = C.rp_place_get(ctx), depth, current
+  depth = depth + 1
+  enter(argument)
+  if module then current = module end
+  return leave(place, old_depth, old_current, fn(...))
+end
+
+local function settle(place, ok, ...)
+  if ok then return ... end
+  C.rp_place_set(ctx, place)
+  depth, current = 0, nil
+  return failure.again((...))
+end
+
+--- fn(...) at the place that enter(argument) goes to; `module` becomes the
+-- current one when given. Returns what fn returns.
+function scope.call(enter, argument, module, fn, ...)
+  if depth > 0 then return inner(enter, argument, module, fn, ...) end
+  return settle(C.rp_place_get(ctx), pcall(inner, enter, argument, module, fn, ...))
+end
+
+--- Appends a name to the present scope.
+function scope.enter(name)
+  failure.check(C.rp_scope_enter(ctx, name))
+end
+
+local function enter_layer(name)
+  failure.check(C.rp_scope_enter(ctx, name))
+  failure.check(C.rp_layer_enter(ctx))
+end
+
+local function enter_segment()
+  failure.check(C.rp_segment_enter(ctx))
+end
+
+--- A function that records what fn does as one layer, as an entry of
+-- nn.Layers would be.
+---@param name string  what the layer is called
+---@param fn function
+---@return function
+function scope.layer(name, fn)
+  if type(name) ~= 'string' or name == '' then
+    failure.raise("[layer] a name is wanted first: rp.layer('stage1', fn)")
+  end
+  if type(fn) == 'nil' then
+    failure.raise("[layer] the function to wrap is missing: rp.layer('%s', fn)", name)
+  end
+  return function(...) return scope.call(enter_layer, name, nil, fn, ...) end
+end
+
+local accepted = {preserve_rng_state = true, use_reentrant = true}
+
+--- Whether x is a table of PyTorch's options, which an exact replay needs
+-- not.
+local function is_options(x)
+  if type(x) ~= 'table' or tensor.is(x) or next(x) == nil then return false end
+  for key in pairs(x) do
+    if not accepted[key] then return false end
+  end
+  return true
+end
+
+local function saves_nothing()
+  if not scope.recording_gradients() then
+    failure.notice_once('rp.checkpoint inside rp.no_grad saves nothing: no ' ..
+      'value is kept for a backward there; call the function directly')
+  elseif current and current.training == false then
+    failure.notice_once('rp.checkpoint in a model in eval mode: if no ' ..
+      'backward follows it saves nothing, and rp.no_grad is what saves ' ..
+      'memory there; for training call model:train() first')
+  end
+end
+
+--- fn(...), recorded as a segment: what is inside is dropped after the
+-- forward pass and replayed when backward reads it. Any arguments and
+-- results; nests. A replay draws the same random numbers, so PyTorch's
+-- {preserve_rng_state = ...} as last argument changes nothing.
+---@param fn function
+---@return any ... what fn returns
+function scope.checkpoint(fn, ...)
+  if fn == nil or tensor.is(fn) then
+    failure.raise('[checkpoint] the function comes first: rp.checkpoint(fn, x)')
+  end
+  saves_nothing()
+  local n = select('#', ...)
+  if n > 0 and is_options((select(n, ...))) then
+    local list = {...}
+    return scope.call(enter_segment, nil, nil, fn, unpack(list, 1, n - 1))
+  end
+  return scope.call(enter_segment, nil, nil, fn, ...)
+end
+
+local function chain(fns, first, last)
+  local function step(i, ...)
+    if i > last then return ... end
+    return step(i + 1, fns[i](...))
+  end
+  return function(...) return step(first, ...) end
+end
+
+local function in_segments(fns, segments, ...)
+  local size, extra = math.floor(#fns / segments), #fns % segments
+  local first = 1
+  local function step(k, ...)
+    if k > segments then return ... end
+    local last = first + size - 1 + (k <= extra and 1 or 0)
+    local run = chain(fns, first, last)
+    first = last + 1
+    return step(k + 1, scope.checkpoint(run, ...))
+  end
+  return step(1, ...)
+end
+
+--- fns[n](...fns[2](fns[1](x...))), split into `segments` checkpointed
+-- segments whose numbers of functions differ by at most one. fns is a list
+-- or an nn.Sequential or nn.Layers.
+---@param fns function[]|table
+---@param segments integer
+---@return any ... what the last function returns
+function scope.checkpoint_sequential(fns, segments, ...)
+  if type(fns) ~= 'table' or #fns == 0 then
+    failure.raise('[checkpoint_sequential] a list of functions comes first')
+  end
+  if type(segments) ~= 'number' or segments ~= math.floor(segments) or
+    segments < 1 or segments > #fns then
+    failure.raise('[checkpoint_sequential] segments is a whole number in ' ..
+      '1..%d, not %s', #fns, tostring(segments))
+  end
+  if fns.within then return fns:within(in_segments, fns, segments, ...) end
+  return in_segments(fns, segments, ...)
+end
+
+local recording = true
+
+--- Whether new nodes record gradients.
+function scope.recording_gradients()
+  return recording
+end
+
+local function restore(before, ok, ...)
+  recording = before
+  C.rp_grad_enable(ctx, before)
+  if ok then return ... end
+  return failure.again((...))
+end
+
+--- fn(...) without recording gradients. Returns what fn returns.
+---@param fn function
+function scope.no_grad(fn, ...)
+  if fn == nil then failure.raise('[no_grad] a function is wanted: rp.no_grad(fn)') end
+  local before = C.rp_grad_enable(ctx, false)
+  recording = false
+  return restore(before, pcall(fn, ...))
+end
+
+local tapped = {}
+
+--- Makes the value readable after the step under that name, without running
+-- anything now: rp.tapped(name).
+---@param name string
+---@return reprise.Tensor self
+function tensor.methods.tap(t, name)
+  if type(name) ~= 'string' or name == '' then
+    failure.raise("[tap] a name is wanted: x:tap 'hidden'")
+  end
+  C.rp_tensor_tap(t.ptr)
+  tapped[name] = t
+  local where = t.scope
+  if where ~= '' then tapped[where .. '.' .. name] = t end
+  return t
+end
+
+--- The tensor last tapped under that name; where several scopes use one
+-- name, scope.name tells them apart.
+---@param name string
+---@return reprise.Tensor
+function scope.tapped(name)
+  local t = tapped[name]
+  if t then return t end
+  local names = {}
+  for known in pairs(tapped) do names[#names + 1] = known end
+  table.sort(names)
+  return failure.raise("[tapped] nothing is tapped as '%s'; there is %s", name,
+    #names > 0 and table.concat(names, ', ') or 'nothing yet')
+end
+
+return scope

@@ -1,0 +1,87 @@
+--- The training loop: batches in, one program a step, held-out losses, a log.
+
+local rp = require 'reprise'
+local clock = require 'reprise.report.clock'
+
+local loop = {}
+
+-- The share of the last step in the shown rate.
+local RATE_MEMORY = 0.1
+
+local function held_out_loss(task)
+  task.model:eval()
+  local loss
+  rp.no_grad(function() loss = task:held_out_loss() end)
+  task.model:train()
+  return loss
+end
+
+-- One optimizer step; the mean loss of its batches.
+local function step(task, opt, accumulate)
+  local total = 0
+  for _ = 2, accumulate do
+    task:next_batch()
+    local loss = task:loss() / accumulate
+    loss:backward()
+    total = total + loss:item()
+  end
+  task:next_batch()
+  local loss = task:loss()
+  if accumulate > 1 then loss = loss / accumulate end
+  opt:minimize(loss)
+  return total + loss:item()
+end
+
+---@class reprise.TrainHooks
+---@field set_lr fun(step: integer)
+---@field interrupted fun(): boolean asked once a step
+---@field show fun(s: reprise.Step, max_bytes: integer)
+---@field promised_bytes integer
+
+---@class reprise.TrainResult
+---@field steps integer steps done
+---@field interrupted boolean
+---@field seconds number
+---@field loss number of the last step
+---@field val_loss number
+---@field peak_bytes integer the high-water mark of all steps
+
+--- Trains until options.steps steps are done or `interrupted` says so.
+---@param task table
+---@param opt table
+---@param options reprise.TrainOptions
+---@param hooks reprise.TrainHooks
+---@return reprise.TrainResult
+function loop.run(task, opt, options, hooks)
+  local items = task.items * options.accumulate
+  local started, rate = clock(), nil
+  local result = {steps = 0, interrupted = false, peak_bytes = 0}
+  for n = 1, options.steps do
+    hooks.set_lr(n)
+    rp.reset_peak_memory_stats()
+    local before = clock()
+    result.loss = step(task, opt, options.accumulate)
+    local seconds = clock() - before
+    local peak = rp.max_memory_allocated()
+    result.steps, result.peak_bytes = n, math.max(result.peak_bytes, peak)
+    -- The first step plans; its rate would mislead.
+    rate = (not rate or n == 2) and items / seconds
+      or rate + RATE_MEMORY * (items / seconds - rate)
+    result.interrupted = hooks.interrupted()
+    local last = n == options.steps or result.interrupted
+    local val_loss
+    if last or n % options.eval_every == 0 then
+      val_loss = held_out_loss(task)
+      result.val_loss = val_loss
+    end
+    result.seconds = clock() - started
+    hooks.show({step = n, loss = result.loss, val_loss = val_loss,
+      seconds = result.seconds, rate = rate, step_rate = items / seconds,
+      unit = task.unit, peak_bytes = peak,
+      promised_bytes = hooks.promised_bytes}, result.peak_bytes)
+    if result.interrupted then break end
+  end
+  return result
+end
+
+return loop

@@ -1,0 +1,129 @@
+--- The main job: builds what the options ask for, reports the plan, trains.
+
+local rp = require 'reprise'
+local binding = require 'reprise.ffi'
+local ckpt = require 'reprise.ckpt'
+local failure = require 'reprise.failure'
+local log = require 'reprise.train.log'
+local loop = require 'reprise.train.loop'
+local memory_report = require 'reprise.report.memory'
+local plan_report = require 'reprise.report.plan'
+local progress = require 'reprise.report.progress'
+local summary = require 'reprise.report.summary'
+local units = require 'reprise.report.units'
+
+local C = binding.C
+local optim = rp.optim
+
+local SAMPLE_CHARACTERS = 400
+-- Shares of the steps and of the peak learning rate.
+local WARMUP, LEAST_LR = 0.05, 0.1
+local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task'}
+
+-- Weight decay on matrices only: biases, norms and scales have none.
+local function make_optimizer(model, options)
+  local matrices, rest = {}, {}
+  for _, parameter in model:named_parameters() do
+    local group = #parameter.shape >= 2 and matrices or rest
+    group[#group + 1] = parameter
+  end
+  return optim.AdamW({
+    {params = matrices, weight_decay = 0.1}, {params = rest, weight_decay = 0},
+  }, {lr = options.lr, betas = {0.9, 0.95}, clip_grad_norm = options.clip})
+end
+
+local function parameter_count(model)
+  local count = 0
+  for _, parameter in model:named_parameters() do
+    local size = 1
+    for _, n in ipairs(parameter.shape) do size = size * n end
+    count = count + size
+  end
+  return count
+end
+
+local function title(task, options)
+  return ('%s · %s parameters · %s · AdamW · %s'):format(task:title(),
+    units.count(parameter_count(task.model)), options.dtype, options.ckpt)
+end
+
+-- The plans of a step under the chosen strategy and under none.
+local function plans(task, opt, options)
+  local loss = task:loss()
+  local ok, plan = pcall(opt.plan, opt, loss, {ckpt = options.ckpt})
+  if not ok then
+    local reason = tostring(plan):gsub('^[^\n]-%.lua:%d+: ', '', 1)
+    error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
+  end
+  local none = opt:plan(loss, {ckpt = 'none'})
+  return summary.of(plan), summary.of(none)
+end
+
+local function train(task, opt, options, plan)
+  local line = progress.new(options.steps)
+  local journal = log.open(options.log)
+  local rate = optim.warmup_cosine {lr = options.lr, steps = options.steps,
+    warmup = math.ceil(options.steps * WARMUP), min_lr = options.lr * LEAST_LR}
+  -- A notice begins on a line of its own.
+  local sink = failure.sink
+  failure.sink = function(text)
+    line:finish()
+    sink(text)
+  end
+  C.rp_interrupt_install()
+  local result = loop.run(task, opt, options, {
+    set_lr = function(step) opt:set_lr(rate(step)) end,
+    interrupted = C.rp_interrupt_take,
+    promised_bytes = plan.peak_bytes,
+    show = function(step, max_bytes)
+      line:show(step)
+      journal:write(step, max_bytes)
+    end,
+  })
+  line:finish()
+  journal:close()
+  failure.sink = sink
+  return result
+end
+
+local function closing(result, plan)
+  local how = result.interrupted and 'stopped by Ctrl-C after' or 'trained'
+  return ('%s %d steps in %s: loss %.4f, held out %.4f\npeak %s, %s'):format(
+    how, result.steps, units.clock(result.seconds), result.loss,
+    result.val_loss, units.bytes(result.peak_bytes),
+    result.peak_bytes == plan.peak_bytes and 'to the byte as promised'
+      or 'promised ' .. units.bytes(plan.peak_bytes))
+end
+
+--- Runs the job. Errors are messages for a person.
+---@param options reprise.TrainOptions
+---@param Model function the model's constructor
+return function(options, Model)
+  rp.manual_seed(options.seed)
+  rp.set_default_dtype(options.dtype)
+  local strategy, reason = ckpt.parse(options.ckpt)
+  if not strategy then
+    error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
+  end
+  rp.ckpt(strategy)
+  local task = require(tasks[options.model]).new(options, Model)
+  local opt = make_optimizer(task.model, options)
+  local plan, none = plans(task, opt, options)
+  if options.plan then
+    print(options.json and plan_report.json(plan, none)
+      or plan_report.text(plan, none, title(task, options)))
+    return
+  end
+  print(title(task, options))
+  print(task:data_line())
+  print()
+  print(memory_report.text(plan, none))
+  print()
+  local result = train(task, opt, options, plan)
+  if task.sample then
+    print(('\nwhat the model writes:\n\n%s\n'):format(
+      task:sample(SAMPLE_CHARACTERS, C.rp_interrupt_take)))
+  end
+  print(closing(result, plan))
+  print(memory_report.verdict(plan, none))
+end
