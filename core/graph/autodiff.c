@@ -43,6 +43,14 @@ static bool passes_gradient(const rp_node *node) {
          !(node->flags & RP_NODE_NO_GRAD);
 }
 
+/* A local sweep ends at the nodes of x: one may make another's input (a mean
+   beside what it is the mean of), and that way is the caller's. */
+static bool is_end(const rp_node *node, rp_tensor *const *x, int n_x) {
+  for (int i = 0; i < n_x; i++)
+    if (x[i]->node == node) return true;
+  return false;
+}
+
 static rp_status sweep_open(sweep *s, rp_context *ctx, rp_tensor *const *y,
                             int n_y, rp_tensor *const *x, int n_x,
                             bool local) {
@@ -75,10 +83,12 @@ static rp_status sweep_open(sweep *s, rp_context *ctx, rp_tensor *const *y,
   }
   for (int32_t i = 0; i < nodes; i++) {
     const rp_node *node = s->walk.nodes.at[i];
+    const bool end = local && is_end(node, x, n_x);
     bool depends = false;
     for (int j = 0; j < node->n_inputs; j++) {
       int32_t *edge = &s->edges[s->first_edge[i] + j];
       *edge = -1;
+      if (end) continue;
       const rp_tensor *input = node->inputs[j];
       if (!rp_walk_met(&s->walk, input->node)) continue; /* behind a stop */
       if (!rp_dtype_is_float((rp_dtype)input->type.dtype)) continue;

@@ -1,0 +1,146 @@
+--- What the benchmarks share: a clock, medians, a table, and the peer.
+--
+-- The peer is a Python process with PyTorch (bench/peer.py), driven a line at
+-- a time, so that its work and ours alternate in one run. PYTHON names the
+-- interpreter, python3 when it is not set; without PyTorch there is no peer
+-- and a benchmark prints our side alone.
+
+local ffi = require 'ffi'
+
+ffi.cdef [[
+struct rp_bench_time { long seconds, nanoseconds; };
+int rp_bench_clock(int clock, struct rp_bench_time *out)
+  __asm__("clock_gettime");
+]]
+
+local measure = {}
+
+local here = (arg and arg[0] or ''):match '^(.*/)[^/]*$' or './'
+measure.root = here .. '../'
+package.path = measure.root .. 'lua/?.lua;' .. measure.root ..
+  'lua/?/init.lua;' .. measure.root .. '?.lua;' .. package.path
+
+local now = ffi.new 'struct rp_bench_time'
+
+--- Seconds by the monotonic clock.
+function measure.clock()
+  ffi.C.rp_bench_clock(1, now)
+  return tonumber(now.seconds) + tonumber(now.nanoseconds) * 1e-9
+end
+
+--- Seconds that fn took.
+function measure.seconds(fn)
+  local start = measure.clock()
+  fn()
+  return measure.clock() - start
+end
+
+function measure.median(list)
+  local sorted = {}
+  for i, x in ipairs(list) do sorted[i] = x end
+  table.sort(sorted)
+  local n = #sorted
+  if n == 0 then return 0 / 0 end
+  return (sorted[math.floor((n + 1) / 2)] + sorted[math.floor(n / 2) + 1]) / 2
+end
+
+--- Median over `repeats` of the seconds of one call of fn, which is called
+-- `inner` times in each.
+function measure.each(fn, repeats, inner)
+  local times = {}
+  for r = 1, repeats do
+    times[r] = measure.seconds(function()
+      for _ = 1, inner do fn() end
+    end) / inner
+  end
+  return measure.median(times)
+end
+
+--- Prints rows (lists of texts or numbers) under a head, columns aligned.
+function measure.print_table(head, rows)
+  local widths = {}
+  local lines = {head}
+  for _, row in ipairs(rows) do lines[#lines + 1] = row end
+  for _, row in ipairs(lines) do
+    for i = 1, #head do
+      widths[i] = math.max(widths[i] or 0, #tostring(row[i] or '-'))
+    end
+  end
+  for _, row in ipairs(lines) do
+    local cells = {}
+    for i = 1, #head do
+      local format = i == 1 and '%-' or '%'
+      cells[i] = (format .. widths[i] .. 's'):format(tostring(row[i] or '-'))
+    end
+    print(table.concat(cells, '  '))
+  end
+end
+
+--- '--name value' pairs of the command line over defaults; numbers stay
+-- numbers.
+function measure.options(defaults)
+  local options = {}
+  for k, v in pairs(defaults) do options[k] = v end
+  local i = 1
+  while arg[i] do
+    local name = arg[i]:match '^%-%-([%w-]+)$'
+    name = name and name:gsub('-', '_')
+    if not name or defaults[name] == nil or not arg[i + 1] then
+      local known = {}
+      for k in pairs(defaults) do known[#known + 1] = '--' .. k end
+      table.sort(known)
+      io.stderr:write(('%s: %s: no such option; there are %s, each with a value\n')
+        :format(arg[0], arg[i], table.concat(known, ' ')))
+      os.exit(1)
+    end
+    local value = arg[i + 1]
+    options[name] = type(defaults[name]) == 'number' and tonumber(value) or value
+    i = i + 2
+  end
+  return options
+end
+
+-- ---- the peer ---------------------------------------------------------------------
+
+local Peer = {}
+Peer.__index = Peer
+
+--- Sends one request and returns the answer as a table.
+function Peer:ask(verb, what)
+  local json = require 'cjson'
+  if type(what) == 'table' then what = json.encode(what) end
+  self.input:write(verb, ' ', what or '', '\n')
+  self.input:flush()
+  local line = self.output:read '*l'
+  if not line then error('the peer ended; see its message above', 0) end
+  return json.decode(line)
+end
+
+function Peer:close()
+  self.input:close()
+  self.output:close()
+end
+
+--- Starts the peer, or returns nil and says why there is none.
+function measure.peer(threads)
+  local python = os.getenv 'PYTHON' or 'python3'
+  local probe = os.execute(python .. " -c 'import torch' 2>/dev/null")
+  if probe ~= 0 and probe ~= true then
+    print(('no PyTorch under %s: ours alone (PYTHON=... names another)')
+      :format(python))
+    return nil
+  end
+  local pipe = os.tmpname()
+  os.remove(pipe)
+  assert(os.execute('mkfifo ' .. pipe) == 0, 'mkfifo failed')
+  local output = io.popen(('%s %sbench/peer.py %d < %s')
+    :format(python, measure.root, threads, pipe), 'r')
+  local input = assert(io.open(pipe, 'w'))
+  os.remove(pipe)
+  local peer = setmetatable({input = input, output = output}, Peer)
+  local hello = require('cjson').decode(output:read '*l')
+  print(('peer: PyTorch %s, %d threads'):format(hello.torch, hello.threads))
+  return peer
+end
+
+return measure
