@@ -5,13 +5,13 @@ local rp = require 'reprise'
 local nn = rp.nn
 
 local MLP = nn.module('MLP', function(self, width, dropout)
-  self.fc, self.gelu = nn.Linear(width, 4 * width), nn.GELU 'tanh'
-  self.projection = nn.Linear(4 * width, width)
+  self.fc, self.out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+  self.gelu = nn.GELU {approximate = 'tanh'}
   self.dropout = nn.Dropout(dropout)
 end)
 
 function MLP:forward(x)
-  return self.dropout(self.projection(self.gelu(self.fc(x))))
+  return self.dropout(self.out(self.gelu(self.fc(x))))
 end
 
 local Block = nn.module('Block', function(self, width, heads, dropout)
@@ -30,15 +30,12 @@ end
 -- GPT-2's: normal with 0.02; what is added to the residual stream is smaller
 -- with depth, so that the stream's variance does not grow with it.
 local function initialize(model, layers)
-  for name, parameter in model:named_parameters() do
-    if name:match 'projection%.weight$' then
-      nn.init.normal_(parameter, 0, 0.02 / math.sqrt(2 * layers))
-    elseif name:match 'norm%d?%.weight$' then
-      nn.init.ones_(parameter)
-    elseif name:match 'bias$' then
-      nn.init.zeros_(parameter)
-    else
-      nn.init.normal_(parameter, 0, 0.02)
+  for path, part in model:named_modules() do
+    if part.class_name == 'Linear' or part.class_name == 'Embedding' then
+      local deviation = 0.02
+      if path:match '%.out$' then deviation = 0.02 / math.sqrt(2 * layers) end
+      part.weight = nn.Parameter(rp.randn(part.weight.shape) * deviation)
+      if part.bias then part.bias = nn.Parameter(rp.zeros(part.bias.shape)) end
     end
   end
 end
@@ -53,7 +50,7 @@ end
 
 local GPT = nn.module('GPT', function(self, config)
   self.tokens = nn.Embedding(config.vocabulary, config.width)
-  self.positions = nn.Parameter(rp.zeros(config.seq, config.width))
+  self.positions = nn.Parameter(rp.randn(config.seq, config.width) * 0.02)
   self.dropout = nn.Dropout(config.dropout)
   self.blocks = nn.Layers(config.layers, function()
     return Block(config.width, config.heads, config.dropout)

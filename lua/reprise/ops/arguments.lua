@@ -107,9 +107,11 @@ function arguments.number(x, where, what)
   return x
 end
 
-local function is_options(x)
-  return type(x) == 'table' and not tensor.is(x) and #x == 0 and
-    next(x) ~= nil
+--- Whether the last of n arguments is options: a table behind something, or
+-- one without positions.
+local function is_options(x, n)
+  if type(x) ~= 'table' or tensor.is(x) then return false end
+  return n > 1 or (#x == 0 and next(x) ~= nil)
 end
 
 local none = {}
@@ -121,7 +123,7 @@ local none = {}
 function arguments.sizes(where, ...)
   local n = select('#', ...)
   local list, options = {...}, none
-  if n > 0 and is_options(list[n]) then
+  if n > 0 and is_options(list[n], n) then
     options, list[n], n = list[n], nil, n - 1
   end
   if n == 1 and type(list[1]) == 'table' and not tensor.is(list[1]) then
