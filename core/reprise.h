@@ -386,9 +386,11 @@ int64_t rp_plan_measured_peak(const rp_plan *plan);
 /* Seconds the last run took, by the monotonic clock. */
 double rp_plan_measured_seconds(const rp_plan *plan);
 
-/* Breaks the program on purpose (`kind` 0.., seeded) and asks verify: true
-   when the mutant was rejected, or was no change that matters (then
-   *harmless is set). For tests of verify. */
+/* Breaks a copy of the program on purpose and asks verify: true when it was
+   rejected. *harmless: whether the mutant would still have computed the same,
+   by a judge that shares no code with verify. kind: 0 drop a RUN, 1 swap two
+   instructions, 2 move a FREE up, 3 move an effect up, 4 run an effect twice,
+   5 overlap two offsets. For tests of verify. */
 bool rp_plan_mutate(rp_plan *plan, int kind, uint64_t seed, bool *harmless);
 /* ffi end */
 #pragma GCC visibility pop

@@ -4,7 +4,7 @@
 #include "base/context.h"
 #include "graph/recorder.h"
 
-enum { SCOPE_TEXT_MAX = 1000, SEGMENTS_KEPT = 4096 };
+enum { SCOPE_TEXT_MAX = 1000, SEGMENTS_KEPT = 128 };
 
 static uint32_t hash_text(const char *text) {
   uint32_t h = 2166136261u;

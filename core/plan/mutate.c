@@ -29,6 +29,7 @@ typedef struct machine {
   const int64_t *offsets;
   uint64_t *memory; /* a tag for each RP_ALIGN bytes of the arena */
   uint64_t *results, *leaves; /* by value, by leaf */
+  uint64_t *stored;           /* by instance: what its RUN wrote */
   int64_t n_memory;
 } machine;
 
@@ -49,6 +50,7 @@ static uint64_t load(const machine *m, int32_t instance) {
 
 static void store(machine *m, int32_t instance, uint64_t tag) {
   const int64_t at = m->offsets[instance] / RP_ALIGN;
+  m->stored[instance] = tag;
   if (m->offsets[instance] < 0) {
     m->results[m->program->instances.at[instance].value] = tag;
     return;
@@ -57,12 +59,20 @@ static void store(machine *m, int32_t instance, uint64_t tag) {
     m->memory[at + b] = tag;
 }
 
+/* What is freed may be overwritten by anybody: it is, but for bytes that
+   another instance has taken over since. */
+static void discard(machine *m, int32_t instance) {
+  const int64_t at = m->offsets[instance] / RP_ALIGN;
+  if (m->offsets[instance] < 0) return;
+  for (int64_t b = 0; b < blocks_of(m, instance); b++)
+    if (m->memory[at + b] == m->stored[instance])
+      m->memory[at + b] = mix(0xdead, (uint64_t)instance);
+}
+
 static void step(machine *m, int32_t i) {
   const rp_instruction *at = &m->program->instructions.at[i];
   if (at->opcode == RP_OP_FREE) {
-    /* What is freed may be overwritten by anybody: it is. */
-    if (m->offsets[at->instance] >= 0)
-      store(m, at->instance, mix(0xdead, (uint64_t)i));
+    discard(m, at->instance);
     return;
   }
   const rp_graph_node *node = &m->plan->graph.nodes.at[at->node];
@@ -92,11 +102,13 @@ static uint64_t outcome(const rp_plan *plan, const rp_program *program,
   const size_t memory = (size_t)m.n_memory * sizeof(uint64_t);
   const size_t values = (size_t)plan->graph.values.n * sizeof(uint64_t);
   const size_t leaves = (size_t)plan->graph.leaves.n * sizeof(uint64_t);
+  const size_t instances = (size_t)program->instances.n * sizeof(uint64_t);
+  m.stored = rp_alloc(ctx, instances);
   m.memory = rp_alloc(ctx, memory);
   m.results = rp_alloc(ctx, values);
   m.leaves = rp_alloc(ctx, leaves);
   uint64_t tag = 0;
-  if (m.memory && m.results && m.leaves) {
+  if (m.memory && m.results && m.leaves && m.stored) {
     tag = 1;
     for (int32_t l = 0; l < plan->graph.leaves.n; l++)
       m.leaves[l] = mix(3, (uint64_t)l);
@@ -109,6 +121,7 @@ static uint64_t outcome(const rp_plan *plan, const rp_program *program,
   rp_free(ctx, m.memory, memory);
   rp_free(ctx, m.results, values);
   rp_free(ctx, m.leaves, leaves);
+  rp_free(ctx, m.stored, instances);
   return tag;
 }
 

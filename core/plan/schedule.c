@@ -245,13 +245,13 @@ static rp_status place_effects(scheduler *s) {
     }
     const rp_instruction run = old.at[i];
     const rp_graph_node *node = node_at(s, run.node);
-    for (int32_t k = 0; k < node->n_values; k++)
-      p->instances.at[p->refs.at[run.first_ref + node->n_operands + k]].born =
+    for (int32_t k = 0; k < node->n_values; k++) {
+      const int32_t out = p->refs.at[run.first_ref + node->n_operands + k];
+      p->instances.at[out].born = p->instances.at[out].last_read =
           p->instructions.n;
-    /* Effects read the instance made last: the program ends with it. */
-    for (int32_t k = 0; k < node->n_values; k++)
-      s->now[node->first_value + k] =
-          p->refs.at[run.first_ref + node->n_operands + k];
+      /* Effects read the instance made last: the program ends with it. */
+      s->now[node->first_value + k] = out;
+    }
     p->instructions.at[p->instructions.n++] = run;
   }
   rp_array_free(ctx, &old, sizeof(rp_instruction));

@@ -97,7 +97,7 @@ function report.text(plan, none, title)
   local lines = {title, ''}
   lines[#lines + 1] = ('  peak %s, while running %s (instruction %d of %d)')
     :format(units.bytes(plan.peak_bytes), plan.peak_at,
-            plan.peak_instruction + 1, plan.n_instructions)
+            plan.peak_instruction, plan.n_instructions)
   lines[#lines + 1] = ''
   breakdown(plan, lines)
   lines[#lines + 1] = ''

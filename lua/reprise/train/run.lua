@@ -16,10 +16,12 @@ local C = binding.C
 local optim = rp.optim
 
 local SAMPLE_CHARACTERS = 400
+-- Shares of the steps and of the peak learning rate.
+local WARMUP, LEAST_LR = 0.05, 0.1
 local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task'}
 
 -- Weight decay on matrices only: biases, norms and scales have none.
-local function make_optimizer(model, lr)
+local function make_optimizer(model, options)
   local matrices, rest = {}, {}
   for _, parameter in model:named_parameters() do
     local group = #parameter.shape >= 2 and matrices or rest
@@ -27,7 +29,7 @@ local function make_optimizer(model, lr)
   end
   return optim.AdamW({
     {params = matrices, weight_decay = 0.1}, {params = rest, weight_decay = 0},
-  }, {lr = lr, betas = {0.9, 0.95}})
+  }, {lr = options.lr, betas = {0.9, 0.95}, clip_grad_norm = options.clip})
 end
 
 local function parameter_count(model)
@@ -54,13 +56,14 @@ local function plans(task, opt, options)
     error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
   end
   local none = opt:plan(loss, {ckpt = 'none'})
-  return summary.of(plan.ptr, options.ckpt), summary.of(none.ptr, 'none')
+  return summary.of(plan), summary.of(none)
 end
 
 local function train(task, opt, options, plan)
   local line = progress.new(options.steps)
   local journal = log.open(options.log)
-  local schedule = optim.lr_scheduler.warmup_cosine(opt, {steps = options.steps})
+  local rate = optim.warmup_cosine {lr = options.lr, steps = options.steps,
+    warmup = math.ceil(options.steps * WARMUP), min_lr = options.lr * LEAST_LR}
   -- A notice begins on a line of its own.
   local sink = failure.sink
   failure.sink = function(text)
@@ -69,7 +72,7 @@ local function train(task, opt, options, plan)
   end
   C.rp_interrupt_install()
   local result = loop.run(task, opt, options, {
-    set_lr = schedule,
+    set_lr = function(step) opt:set_lr(rate(step)) end,
     interrupted = C.rp_interrupt_take,
     promised_bytes = plan.peak_bytes,
     show = function(step, max_bytes)
@@ -104,8 +107,7 @@ return function(options, Model)
   end
   rp.ckpt(strategy)
   local task = require(tasks[options.model]).new(options, Model)
-  local opt = make_optimizer(task.model, options.lr)
-  if options.clip then opt:clip(options.clip) end
+  local opt = make_optimizer(task.model, options)
   local plan, none = plans(task, opt, options)
   if options.plan then
     print(options.json and plan_report.json(plan, none)
