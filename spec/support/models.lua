@@ -60,7 +60,7 @@ function models.mlp()
     module = model, parameters = trained(model),
     loss = function() return rp.cross_entropy(model(x), y) end,
     specs = specs('blocks=fc1..act2,fc3..act3', 'blocks=fc2..fc5',
-      'scope=fc*,drop*'),
+      'scope=*.fc*,*.drop*'),
   }
 end
 
