@@ -44,6 +44,7 @@ end
 ---@field set_lr fun(step: integer)
 ---@field interrupted fun(): boolean asked once a step
 ---@field show fun(s: reprise.Step)
+---@field promised_bytes integer what the first report said
 
 ---@class reprise.TrainResult
 ---@field steps integer steps done
@@ -73,6 +74,8 @@ function loop.run(task, opt, options, hooks)
     hooks.set_lr(n)
     local before = clock()
     local loss, peak, promised = step(task, opt, options.accumulate)
+    -- Without accumulation the report before the first step is the promise.
+    if options.accumulate == 1 then promised = hooks.promised_bytes end
     local seconds = clock() - before
     result.loss, result.steps = loss, n
     result.peak_bytes = math.max(result.peak_bytes, peak)

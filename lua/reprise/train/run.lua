@@ -59,7 +59,7 @@ local function plans(task, opt, options)
   return summary.of(plan), summary.of(none)
 end
 
-local function train(task, opt, options)
+local function train(task, opt, options, plan)
   local line = progress.new(options.steps)
   local journal = log.open(options.log)
   local rate = optim.warmup_cosine {lr = options.lr, steps = options.steps,
@@ -74,6 +74,7 @@ local function train(task, opt, options)
   local result = loop.run(task, opt, options, {
     set_lr = function(step) opt:set_lr(rate(step)) end,
     interrupted = C.rp_interrupt_take,
+    promised_bytes = plan.peak_bytes,
     show = function(step)
       line:show(step)
       journal:write(step)
@@ -126,7 +127,7 @@ return function(options, Model)
   print(memory_report.text(plan, none))
   print()
   accumulation_line(options, plan)
-  local result = train(task, opt, options)
+  local result = train(task, opt, options, plan)
   if task.sample then
     print(('\nwhat the model writes:\n\n%s\n'):format(
       task:sample(SAMPLE_CHARACTERS, C.rp_interrupt_take)))
