@@ -163,6 +163,16 @@ describe('what holds its memory', function()
             recipes = tonumber(m.recipe_bytes)}
   end
 
+  --- No more than before: what earlier tests left may have gone meanwhile.
+  local function assert_held(before, recipe_slack)
+    local after = level()
+    for _, what in ipairs {'storage', 'nodes', 'recipes'} do
+      local limit = before[what] + (what == 'recipes' and recipe_slack or 0)
+      assert(after[what] <= limit, ('%s: %d before, %d after')
+        :format(what, before[what], after[what]))
+    end
+  end
+
   it('10,000 tiny steps', function()
     local w = rp.nn.Parameter(rp.ones(4, 4))
     local x = rp.ones(2, 4)
@@ -173,7 +183,7 @@ describe('what holds its memory', function()
     steps(200)
     local before = level()
     steps(10000)
-    assert.same(before, level())
+    assert_held(before)
   end)
 
   it('10,000 backward and step', function()
@@ -189,7 +199,7 @@ describe('what holds its memory', function()
     steps(200)
     local before = level()
     steps(5000)
-    assert.same(before, level())
+    assert_held(before)
   end)
 
   it('a loop that only records, once it lets go', function()
@@ -202,7 +212,7 @@ describe('what holds its memory', function()
       assert(tonumber(memory().nodes) >= 20000)
       total = nil -- luacheck: ignore 331 311
     end
-    assert.same(before, level())
+    assert_held(before)
   end)
 
   it('a loop that records and warns of it', function()
@@ -234,7 +244,7 @@ describe('what holds its memory', function()
     epoch(300)
     local before = level()
     for _ = 1, 5 do epoch(300) end
-    assert.same(before, level())
+    assert_held(before)
   end)
 
   it('a REPL-like session: values kept, printed, replaced', function()
@@ -260,10 +270,7 @@ describe('what holds its memory', function()
     for _ = 1, 50 do session() end
     local before = level()
     for _ = 1, 500 do session() end
-    local after = level()
-    assert.equal(before.storage, after.storage)
-    assert.equal(before.nodes, after.nodes)
-    assert(after.recipes <= before.recipes + 65536)
+    assert_held(before, 65536)
   end)
 
   it('recipes that can never run again', function()
@@ -280,7 +287,7 @@ describe('what holds its memory', function()
     collect()
     assert(level().storage >= before.storage + 256 * 256 * 4)
     opt:minimize(x:matmul(w):sum())
-    assert.equal(before.storage, level().storage)
+    assert(level().storage <= before.storage)
     assert.error(function() y:item() end)
   end)
 end)
