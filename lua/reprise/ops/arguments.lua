@@ -123,6 +123,7 @@ local none = {}
 function arguments.sizes(where, ...)
   local n = select('#', ...)
   local list, options = {...}, none
+  while n > 0 and list[n] == nil do n = n - 1 end
   if n > 0 and is_options(list[n], n) then
     options, list[n], n = list[n], nil, n - 1
   end
