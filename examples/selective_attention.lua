@@ -6,11 +6,11 @@ local rp = require 'reprise'
 local GPT = require 'examples.models.gpt'
 
 rp.manual_seed(1)
-local seq = 256
-local model = GPT {vocabulary = 64, seq = seq, layers = 4, heads = 8,
-  width = 128, dropout = 0}
+local seq = 512
+local model = GPT {vocabulary = 64, seq = seq, layers = 4, heads = 16,
+  width = 512, dropout = 0}
 local opt = rp.optim.AdamW(model:parameters(), {lr = 1e-3})
-local tokens = rp.randint(0, 64, {4, seq + 1})
+local tokens = rp.randint(0, 64, {1, seq + 1})
 rp.run(tokens)
 local loss = rp.cross_entropy(model(tokens:narrow(2, 1, seq)),
   tokens:narrow(2, 2, seq))

@@ -117,7 +117,7 @@ describe('the plan report', function()
       'none would need 512.0 MiB (+61 %)',
       'recomputed: 42 nodes in 2 of 4 layers (1, 3), 16 % of the forward, '
         .. 'about 5 % of the step',
-      'gpt.blocks.4.mlp.fc             8x256x1536           12.0  '
+      'gpt.blocks.4.mlp.fc             8x256x1536        12.0 MiB  '
         .. 'gelu_tanh_grad reads it',
     } do
       assert.is_truthy(report:find(part, 1, true), part .. '\n' .. report)

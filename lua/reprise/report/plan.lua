@@ -81,10 +81,10 @@ local function largest_values(plan, lines)
   if #plan.largest == 0 then return end
   lines[#lines + 1] = ''
   lines[#lines + 1] = '  largest at the peak             shape             '
-    .. '    MiB  alive because'
+    .. '    size  alive because'
   for _, value in ipairs(plan.largest) do
-    lines[#lines + 1] = ('  %s %s %7s  %s'):format(fit(value.name, 31),
-      fit(value.shape, 17), units.mib(value.bytes), value.reason)
+    lines[#lines + 1] = ('  %s %s %9s  %s'):format(fit(value.name, 31),
+      fit(value.shape, 16), units.bytes(value.bytes), value.reason)
   end
 end
 

@@ -57,9 +57,11 @@ end
 ---@field loss number
 ---@field val_loss? number
 ---@field seconds number since training began
----@field rate number tokens (or images) a second
+---@field rate number tokens (or images) a second, smoothed
 ---@field unit string 'tokens' or 'images'
----@field peak_bytes integer measured
+---@field step_rate number the same of this step alone
+---@field peak_bytes integer measured high-water mark of the step's programs
+---@field max_bytes integer high-water mark of all tensors since the start
 ---@field promised_bytes integer predicted
 
 --- The line's text.

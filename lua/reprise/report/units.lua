@@ -14,13 +14,6 @@ function units.bytes(n)
   return ('%.2f GiB'):format(n / 2 ^ 30)
 end
 
---- Bytes in MiB with one digit and no unit, for columns under "MiB".
----@param n number
----@return string
-function units.mib(n)
-  return ('%.1f'):format(n / 2 ^ 20)
-end
-
 --- A duration on a clock: `0:07`, `1:42`, `2:03:09`.
 ---@param seconds number
 ---@return string

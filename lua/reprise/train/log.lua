@@ -22,16 +22,15 @@ function log.open(path)
   return setmetatable({file = file}, Log)
 end
 
---- Writes one step. `max_bytes` is the high-water mark of all steps so far.
+--- Writes one step.
 ---@param s reprise.Step
----@param max_bytes integer
-function Log:write(s, max_bytes)
+function Log:write(s)
   if not self.file then return end
   self.file:write(json.object {
     {'step', s.step}, {'loss', s.loss}, {'val_loss', s.val_loss},
     {'seconds', s.seconds}, {'tokens_per_second', s.step_rate},
     {'peak_bytes', s.peak_bytes},
-    {'memory/max_allocated_gb', max_bytes / GIB},
+    {'memory/max_allocated_gb', s.max_bytes / GIB},
   }, '\n')
   self.file:flush()
 end

@@ -16,27 +16,35 @@ local function held_out_loss(task)
   return loss
 end
 
--- One optimizer step; the mean loss of its batches.
+-- One optimizer step; the mean loss of its batches, the high-water mark of its
+-- programs and what their plans promised.
 local function step(task, opt, accumulate)
-  local total = 0
+  local total, peak, promised = 0, 0, 0
+  local function note()
+    local plan = rp.last_plan()
+    peak = math.max(peak, plan:measured_peak())
+    promised = math.max(promised, plan.peak_bytes)
+  end
   for _ = 2, accumulate do
     task:next_batch()
     local loss = task:loss() / accumulate
     loss:backward()
+    note()
     total = total + loss:item()
   end
   task:next_batch()
   local loss = task:loss()
   if accumulate > 1 then loss = loss / accumulate end
   opt:minimize(loss)
-  return total + loss:item()
+  note()
+  return total + loss:item(), peak, promised
 end
 
 ---@class reprise.TrainHooks
 ---@field set_lr fun(step: integer)
 ---@field interrupted fun(): boolean asked once a step
----@field show fun(s: reprise.Step, max_bytes: integer)
----@field promised_bytes integer
+---@field show fun(s: reprise.Step)
+---@field promised_bytes integer what the first report said
 
 ---@class reprise.TrainResult
 ---@field steps integer steps done
@@ -45,6 +53,7 @@ end
 ---@field loss number of the last step
 ---@field val_loss number
 ---@field peak_bytes integer the high-water mark of all steps
+---@field promised_bytes integer the most that a plan promised
 
 --- Trains until options.steps steps are done or `interrupted` says so.
 ---@param task table
@@ -55,15 +64,21 @@ end
 function loop.run(task, opt, options, hooks)
   local items = task.items * options.accumulate
   local started, rate = clock(), nil
-  local result = {steps = 0, interrupted = false, peak_bytes = 0}
+  local result = {steps = 0, interrupted = false, peak_bytes = 0,
+    promised_bytes = 0}
+  -- Handles on the recipes of the parameters' first values would hold these
+  -- values beside the parameters.
+  collectgarbage()
+  collectgarbage()
   for n = 1, options.steps do
     hooks.set_lr(n)
-    rp.reset_peak_memory_stats()
     local before = clock()
-    result.loss = step(task, opt, options.accumulate)
+    local loss, peak, promised = step(task, opt, options.accumulate)
+    -- Without accumulation the report before the first step is the promise.
+    if options.accumulate == 1 then promised = hooks.promised_bytes end
     local seconds = clock() - before
-    local peak = rp.max_memory_allocated()
-    result.steps, result.peak_bytes = n, math.max(result.peak_bytes, peak)
+    result.loss, result.steps = loss, n
+    result.peak_bytes = math.max(result.peak_bytes, peak)
     -- The first step plans; its rate would mislead.
     rate = (not rate or n == 2) and items / seconds
       or rate + RATE_MEMORY * (items / seconds - rate)
@@ -75,10 +90,12 @@ function loop.run(task, opt, options, hooks)
       result.val_loss = val_loss
     end
     result.seconds = clock() - started
-    hooks.show({step = n, loss = result.loss, val_loss = val_loss,
+    hooks.show {step = n, loss = loss, val_loss = val_loss,
       seconds = result.seconds, rate = rate, step_rate = items / seconds,
       unit = task.unit, peak_bytes = peak,
-      promised_bytes = hooks.promised_bytes}, result.peak_bytes)
+      max_bytes = rp.max_memory_allocated(),
+      promised_bytes = promised}
+    result.promised_bytes = math.max(result.promised_bytes, promised)
     if result.interrupted then break end
   end
   return result

@@ -75,9 +75,9 @@ local function train(task, opt, options, plan)
     set_lr = function(step) opt:set_lr(rate(step)) end,
     interrupted = C.rp_interrupt_take,
     promised_bytes = plan.peak_bytes,
-    show = function(step, max_bytes)
+    show = function(step)
       line:show(step)
-      journal:write(step, max_bytes)
+      journal:write(step)
     end,
   })
   line:finish()
@@ -86,13 +86,20 @@ local function train(task, opt, options, plan)
   return result
 end
 
-local function closing(result, plan)
+local function closing(result)
   local how = result.interrupted and 'stopped by Ctrl-C after' or 'trained'
   return ('%s %d steps in %s: loss %.4f, held out %.4f\npeak %s, %s'):format(
     how, result.steps, units.clock(result.seconds), result.loss,
     result.val_loss, units.bytes(result.peak_bytes),
-    result.peak_bytes == plan.peak_bytes and 'to the byte as promised'
-      or 'promised ' .. units.bytes(plan.peak_bytes))
+    result.peak_bytes == result.promised_bytes and 'to the byte as promised'
+      or 'promised ' .. units.bytes(result.promised_bytes))
+end
+
+-- With --accumulate the gradients of the first batches stay until the step.
+local function accumulation_line(options, plan)
+  if options.accumulate == 1 then return end
+  print(('--accumulate %d: gradients stay between batches, about %s more\n')
+    :format(options.accumulate, units.bytes(plan.parameter_bytes)))
 end
 
 --- Runs the job. Errors are messages for a person.
@@ -119,11 +126,12 @@ return function(options, Model)
   print()
   print(memory_report.text(plan, none))
   print()
+  accumulation_line(options, plan)
   local result = train(task, opt, options, plan)
   if task.sample then
     print(('\nwhat the model writes:\n\n%s\n'):format(
       task:sample(SAMPLE_CHARACTERS, C.rp_interrupt_take)))
   end
-  print(closing(result, plan))
+  print(closing(result))
   print(memory_report.verdict(plan, none))
 end
