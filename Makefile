@@ -1,6 +1,7 @@
 # make train: everything from a fresh Debian 12 machine to a trained model.
 # make test:  everything built and tested.
 
+MAKEFLAGS += --no-print-directory
 JOBS ?= $(shell nproc)
 BUILD = cmake --build
 
@@ -20,11 +21,11 @@ deps:
 	@.ci/deps $(PACKAGES)
 
 train: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) all
 	luajit train.lua
 
 test: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) all
 	@JOBS=$(JOBS) spec/run
 
 # The specs that take minutes.

@@ -223,14 +223,16 @@ RP_INLINE double rp_log_f64(double x) {
 RP_INLINE float rp_log1p_f32(float x) {
   const float u = 1.0f + x;
   const float c = x > 1.0f ? 1.0f - (u - x) : x - (u - 1.0f);
-  const float correction = c / u;
-  return rp_log_f32(u) + (correction == correction ? correction : 0.0f);
+  const float lost = c / u;
+  const float y = rp_log_f32(u) + (lost == lost ? lost : 0.0f);
+  return x == 0.0f ? x : y;
 }
 RP_INLINE double rp_log1p_f64(double x) {
   const double u = 1.0 + x;
   const double c = x > 1.0 ? 1.0 - (u - x) : x - (u - 1.0);
-  const double correction = c / u;
-  return rp_log_f64(u) + (correction == correction ? correction : 0.0);
+  const double lost = c / u;
+  const double y = rp_log_f64(u) + (lost == lost ? lost : 0.0);
+  return x == 0.0 ? x : y;
 }
 
 /* ---- erf ---------------------------------------------------------------- */

@@ -32,14 +32,12 @@ static rp_status prepare(const rp_kernel_args *args, void **state,
 
 static double lse_f32(const float *x, int64_t n) {
   const float top = (float)rp_fold_f32(RP_FOLD_TOP, x, n, 0);
-  const float shift = isfinite(top) ? top : 0;
-  return shift + rp_log_f64(rp_fold_f32(RP_FOLD_EXP, x, n, shift));
+  return top + rp_log_f64(rp_sum_exp_f32(x, n, top));
 }
 
 static double lse_f64(const double *x, int64_t n) {
   const double top = rp_fold_f64(RP_FOLD_TOP, x, n, 0);
-  const double shift = isfinite(top) ? top : 0;
-  return shift + rp_log_f64(rp_fold_f64(RP_FOLD_EXP, x, n, shift));
+  return top + rp_log_f64(rp_sum_exp_f64(x, n, top));
 }
 
 static rp_status cross_entropy(const rp_kernel_args *args) {
@@ -81,9 +79,9 @@ static rp_status cross_entropy(const rp_kernel_args *args) {
 
 static void grad_row_f32(const float *x, float *dx, int64_t n, float lse,
                          float share, int64_t label) {
-  const float at_label = rp_exp_f32(x[label] - lse);
+  const float at_label = rp_exp_down_f32(x[label] - lse);
 #pragma GCC ivdep
-  for (int64_t j = 0; j < n; j++) dx[j] = rp_exp_f32(x[j] - lse) * share;
+  for (int64_t j = 0; j < n; j++) dx[j] = rp_exp_down_f32(x[j] - lse) * share;
   dx[label] = (at_label - 1) * share;
 }
 

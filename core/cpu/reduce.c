@@ -14,8 +14,7 @@ enum { COLUMN_TILE = RP_COLUMN_TILE, ROWS = RP_FOLD_ROWS, JOIN = 256 };
 typedef enum finish {
   AS_IS,
   DIVIDE, /* v / divisor */
-  FINITE, /* v where it can be subtracted, else 0 */
-  LOG     /* log(v) + shift */
+  LOG     /* log(v) + shift; shift where it is no number to subtract */
 } finish;
 
 typedef struct element {
@@ -24,7 +23,8 @@ typedef struct element {
   /* y[j] joined with the fold of n <= ROWS rows' entries j < m. */
   void (*rows)(rp_fold fold, void *y, const void *const *row, int n,
                int64_t m, const void *shift);
-  void (*join)(rp_fold fold, double *total, const void *partial, int64_t m);
+  void (*add_partial)(rp_fold fold, double *total, const void *partial,
+                      int64_t m);
   void (*store)(void *y, const double *total, int64_t m);
   void (*finish)(finish how, void *y, int64_t m, double divisor,
                  const void *shift);
@@ -37,9 +37,9 @@ static double run_f32(rp_fold fold, const void *x, int64_t n, double shift) {
     case RP_FOLD_SUM: return rp_fold_f32(RP_FOLD_SUM, x, n, s);
     case RP_FOLD_SQUARES: return rp_fold_f32(RP_FOLD_SQUARES, x, n, s);
     case RP_FOLD_DEVIATION: return rp_fold_f32(RP_FOLD_DEVIATION, x, n, s);
-    case RP_FOLD_EXP: return rp_fold_f32(RP_FOLD_EXP, x, n, s);
-    case RP_FOLD_MAX: return rp_fold_f32(RP_FOLD_MAX, x, n, s);
-    default: return rp_fold_f32(RP_FOLD_MIN, x, n, s);
+    case RP_FOLD_EXP: return rp_sum_exp_f32(x, n, s);
+    case RP_FOLD_TOP: return rp_extreme_f32(RP_FOLD_TOP, x, n);
+    default: return rp_extreme_f32(RP_FOLD_BOTTOM, x, n);
   }
 }
 
@@ -48,39 +48,53 @@ static double run_f64(rp_fold fold, const void *x, int64_t n, double shift) {
     case RP_FOLD_SUM: return rp_fold_f64(RP_FOLD_SUM, x, n, shift);
     case RP_FOLD_SQUARES: return rp_fold_f64(RP_FOLD_SQUARES, x, n, shift);
     case RP_FOLD_DEVIATION: return rp_fold_f64(RP_FOLD_DEVIATION, x, n, shift);
-    case RP_FOLD_EXP: return rp_fold_f64(RP_FOLD_EXP, x, n, shift);
-    case RP_FOLD_MAX: return rp_fold_f64(RP_FOLD_MAX, x, n, shift);
-    default: return rp_fold_f64(RP_FOLD_MIN, x, n, shift);
+    case RP_FOLD_EXP: return rp_sum_exp_f64(x, n, shift);
+    case RP_FOLD_TOP: return rp_extreme_f64(RP_FOLD_TOP, x, n);
+    default: return rp_extreme_f64(RP_FOLD_BOTTOM, x, n);
   }
+}
+
+/* A step, or a join, that lets NaN through. */
+RP_INLINE float step_f32(rp_fold fold, float a, float x, float shift) {
+  const float y = rp_fold_step_f32(fold, a, x, shift);
+  return rp_fold_is_extreme(fold) && x != x ? x : y;
+}
+RP_INLINE double step_f64(rp_fold fold, double a, double x, double shift) {
+  const double y = rp_fold_step_f64(fold, a, x, shift);
+  return rp_fold_is_extreme(fold) && x != x ? x : y;
+}
+RP_INLINE float join_f32(rp_fold fold, float a, float b) {
+  return rp_fold_is_extreme(fold) ? step_f32(fold, a, b, 0) : a + b;
+}
+RP_INLINE double join_f64(rp_fold fold, double a, double b) {
+  return rp_fold_is_extreme(fold) ? step_f64(fold, a, b, 0) : a + b;
 }
 
 RP_INLINE void fold_rows_f32(rp_fold fold, float *restrict y,
                              const void *const *row, int n, int64_t m,
                              const float *restrict shift) {
-  const rp_fold join = rp_fold_joining(fold);
   const float start = (float)rp_fold_start(fold);
   if (n == ROWS) {
     const float *a = row[0], *b = row[1], *c = row[2], *d = row[3],
                 *e = row[4], *f = row[5], *g = row[6], *h = row[7];
     for (int64_t j = 0; j < m; j++) {
       const float s = shift ? shift[j] : 0;
-      float p = rp_fold_step_f32(fold, start, a[j], s);
-      float q = rp_fold_step_f32(fold, start, e[j], s);
-      p = rp_fold_step_f32(fold, p, b[j], s);
-      q = rp_fold_step_f32(fold, q, f[j], s);
-      p = rp_fold_step_f32(fold, p, c[j], s);
-      q = rp_fold_step_f32(fold, q, g[j], s);
-      p = rp_fold_step_f32(fold, p, d[j], s);
-      q = rp_fold_step_f32(fold, q, h[j], s);
-      p = rp_fold_step_f32(join, p, q, 0);
-      y[j] = rp_fold_step_f32(join, y[j], p, 0);
+      float p = step_f32(fold, start, a[j], s);
+      float q = step_f32(fold, start, e[j], s);
+      p = step_f32(fold, p, b[j], s);
+      q = step_f32(fold, q, f[j], s);
+      p = step_f32(fold, p, c[j], s);
+      q = step_f32(fold, q, g[j], s);
+      p = step_f32(fold, p, d[j], s);
+      q = step_f32(fold, q, h[j], s);
+      y[j] = join_f32(fold, y[j], join_f32(fold, p, q));
     }
     return;
   }
   for (int i = 0; i < n; i++) {
     const float *x = row[i];
     for (int64_t j = 0; j < m; j++)
-      y[j] = rp_fold_step_f32(fold, y[j], x[j], shift ? shift[j] : 0);
+      y[j] = step_f32(fold, y[j], x[j], shift ? shift[j] : 0);
   }
 }
 
@@ -90,7 +104,7 @@ RP_INLINE void fold_rows_f64(rp_fold fold, double *restrict y,
   for (int i = 0; i < n; i++) {
     const double *x = row[i];
     for (int64_t j = 0; j < m; j++)
-      y[j] = rp_fold_step_f64(fold, y[j], x[j], shift ? shift[j] : 0);
+      y[j] = step_f64(fold, y[j], x[j], shift ? shift[j] : 0);
   }
 }
 
@@ -105,10 +119,10 @@ static void rows_f32(rp_fold fold, void *y, const void *const *row, int n,
       fold_rows_f32(RP_FOLD_DEVIATION, y, row, n, m, shift); break;
     case RP_FOLD_EXP:
       fold_rows_f32(RP_FOLD_EXP, y, row, n, m, shift); break;
-    case RP_FOLD_MAX:
-      fold_rows_f32(RP_FOLD_MAX, y, row, n, m, NULL); break;
+    case RP_FOLD_TOP:
+      fold_rows_f32(RP_FOLD_TOP, y, row, n, m, NULL); break;
     default:
-      fold_rows_f32(RP_FOLD_MIN, y, row, n, m, NULL); break;
+      fold_rows_f32(RP_FOLD_BOTTOM, y, row, n, m, NULL); break;
   }
 }
 
@@ -123,25 +137,24 @@ static void rows_f64(rp_fold fold, void *y, const void *const *row, int n,
       fold_rows_f64(RP_FOLD_DEVIATION, y, row, n, m, shift); break;
     case RP_FOLD_EXP:
       fold_rows_f64(RP_FOLD_EXP, y, row, n, m, shift); break;
-    case RP_FOLD_MAX:
-      fold_rows_f64(RP_FOLD_MAX, y, row, n, m, NULL); break;
+    case RP_FOLD_TOP:
+      fold_rows_f64(RP_FOLD_TOP, y, row, n, m, NULL); break;
     default:
-      fold_rows_f64(RP_FOLD_MIN, y, row, n, m, NULL); break;
+      fold_rows_f64(RP_FOLD_BOTTOM, y, row, n, m, NULL); break;
   }
 }
 
-static void join_f32(rp_fold fold, double *total, const void *partial,
-                     int64_t m) {
+/* total[j] joined with partial[j]. */
+static void add_partial_f32(rp_fold fold, double *total, const void *partial,
+                            int64_t m) {
   const float *p = partial;
-  for (int64_t j = 0; j < m; j++)
-    total[j] = rp_fold_join(fold, total[j], p[j]);
+  for (int64_t j = 0; j < m; j++) total[j] = join_f64(fold, total[j], p[j]);
 }
 
-static void join_f64(rp_fold fold, double *total, const void *partial,
-                     int64_t m) {
+static void add_partial_f64(rp_fold fold, double *total, const void *partial,
+                            int64_t m) {
   const double *p = partial;
-  for (int64_t j = 0; j < m; j++)
-    total[j] = rp_fold_join(fold, total[j], p[j]);
+  for (int64_t j = 0; j < m; j++) total[j] = join_f64(fold, total[j], p[j]);
 }
 
 static void store_f32(void *y, const double *total, int64_t m) {
@@ -158,10 +171,9 @@ static void finish_f32(finish how, void *y, int64_t m, double divisor,
   const float *s = shift, d = (float)divisor;
   if (how == DIVIDE) {
     for (int64_t j = 0; j < m; j++) v[j] /= d;
-  } else if (how == FINITE) {
-    for (int64_t j = 0; j < m; j++) v[j] = isfinite(v[j]) ? v[j] : 0;
   } else if (how == LOG) {
-    for (int64_t j = 0; j < m; j++) v[j] = rp_log_f32(v[j]) + s[j];
+    for (int64_t j = 0; j < m; j++)
+      v[j] = isfinite(s[j]) ? rp_log_f32(v[j]) + s[j] : s[j];
   }
 }
 
@@ -171,20 +183,19 @@ static void finish_f64(finish how, void *y, int64_t m, double divisor,
   const double *s = shift;
   if (how == DIVIDE) {
     for (int64_t j = 0; j < m; j++) v[j] /= divisor;
-  } else if (how == FINITE) {
-    for (int64_t j = 0; j < m; j++) v[j] = isfinite(v[j]) ? v[j] : 0;
   } else if (how == LOG) {
-    for (int64_t j = 0; j < m; j++) v[j] = rp_log_f64(v[j]) + s[j];
+    for (int64_t j = 0; j < m; j++)
+      v[j] = isfinite(s[j]) ? rp_log_f64(v[j]) + s[j] : s[j];
   }
 }
 
 static double load_f32(const void *x, int64_t i) { return ((float *)x)[i]; }
 static double load_f64(const void *x, int64_t i) { return ((double *)x)[i]; }
 
-static const element f32 = {sizeof(float), run_f32, rows_f32, join_f32,
-                            store_f32, finish_f32, load_f32};
-static const element f64 = {sizeof(double), run_f64, rows_f64, join_f64,
-                            store_f64, finish_f64, load_f64};
+static const element f32 = {sizeof(float), run_f32, rows_f32,
+                            add_partial_f32, store_f32, finish_f32, load_f32};
+static const element f64 = {sizeof(double), run_f64, rows_f64,
+                            add_partial_f64, store_f64, finish_f64, load_f64};
 
 /* ---- passes -------------------------------------------------------------- */
 /* A reduction: one fold, or two of which the first gives the second's
@@ -198,11 +209,11 @@ typedef struct way {
 static const way
     way_sum = {1, {RP_FOLD_SUM}, {AS_IS}},
     way_mean = {1, {RP_FOLD_SUM}, {DIVIDE}},
-    way_max = {1, {RP_FOLD_MAX}, {AS_IS}},
-    way_min = {1, {RP_FOLD_MIN}, {AS_IS}},
+    way_max = {1, {RP_FOLD_TOP}, {AS_IS}},
+    way_min = {1, {RP_FOLD_BOTTOM}, {AS_IS}},
     way_sum_squares = {1, {RP_FOLD_SQUARES}, {AS_IS}},
     way_var = {2, {RP_FOLD_SUM, RP_FOLD_DEVIATION}, {DIVIDE, DIVIDE}},
-    way_logsumexp = {2, {RP_FOLD_MAX, RP_FOLD_EXP}, {FINITE, LOG}};
+    way_logsumexp = {2, {RP_FOLD_TOP, RP_FOLD_EXP}, {AS_IS, LOG}};
 
 typedef struct task {
   const element *e;
@@ -217,6 +228,9 @@ static double fold_row(const task *t, rp_fold fold, int64_t k, int64_t first,
                        int64_t last, double shift) {
   const rp_layout *l = &t->l;
   const char *x = t->x + rp_groups_offset(&l->kept, k) * (int64_t)t->e->size;
+  if (l->reduced.n == 0)
+    return t->e->run(fold, x + first * (int64_t)t->e->size, last - first,
+                     shift);
   double total = rp_fold_start(fold);
   while (first < last) {
     const int64_t at = first % l->run;
@@ -224,7 +238,7 @@ static double fold_row(const task *t, rp_fold fold, int64_t k, int64_t first,
     const int64_t from = rp_groups_offset(&l->reduced, first / l->run) + at;
     const double part =
         t->e->run(fold, x + from * (int64_t)t->e->size, n, shift);
-    total = rp_fold_join(fold, total, part);
+    total = join_f64(fold, total, part);
     first += n;
   }
   return total;
@@ -239,8 +253,9 @@ static void rows_whole(const task *t, const way *w, const double *divisor) {
     double shift = 0, s[1];
     for (int p = 0; p < w->passes; p++) {
       const double total = fold_row(t, w->fold[p], k, 0, length, shift);
-      t->e->store(s, &shift, 1);
       t->e->store(t->y + k * size, &total, 1);
+      if (w->finish[p] == AS_IS && w->passes == 1) continue;
+      t->e->store(s, &shift, 1);
       t->e->finish(w->finish[p], t->y + k * size, 1, divisor[p], s);
       shift = t->e->load(t->y, k);
     }
@@ -262,7 +277,7 @@ static void rows_pass(const task *t, rp_fold fold, char *y) {
   for (int64_t k = 0; k < l->kept.count; k++) {
     double total = rp_fold_start(fold);
     for (int64_t c = 0; c < l->chunks; c++)
-      total = rp_fold_join(fold, total, partials[k * l->chunks + c]);
+      total = join_f64(fold, total, partials[k * l->chunks + c]);
     t->e->store(y + k * size, &total, 1);
   }
 }
@@ -298,7 +313,7 @@ static void join_columns(const task *t, rp_fold fold, char *y) {
     double total[JOIN];
     for (int64_t j = 0; j < m; j++) total[j] = rp_fold_start(fold);
     for (int64_t c = 0; c < l->chunks; c++)
-      t->e->join(fold, total,
+      t->e->add_partial(fold, total,
                  t->partials + ((k * l->chunks + c) * l->run + at) * size, m);
     t->e->store(y + (k * l->run + at) * size, total, m);
   }

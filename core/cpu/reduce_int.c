@@ -24,13 +24,15 @@ static void store(void *y, int32_t dtype, int64_t i, int64_t value) {
 RP_INLINE int64_t step(rp_fold fold, int64_t a, int64_t x) {
   switch (fold) {
     case RP_FOLD_SUM: return (int64_t)((uint64_t)a + (uint64_t)x);
-    case RP_FOLD_MAX: return x > a ? x : a;
+    case RP_FOLD_TOP: return x > a ? x : a;
     default: return x < a ? x : a;
   }
 }
 
 static int64_t start(rp_fold fold) {
-  return fold == RP_FOLD_MAX ? INT64_MIN : fold == RP_FOLD_MIN ? INT64_MAX : 0;
+  return fold == RP_FOLD_TOP      ? INT64_MIN
+         : fold == RP_FOLD_BOTTOM ? INT64_MAX
+                                  : 0;
 }
 
 RP_INLINE void reduce_as(rp_fold fold, int32_t dtype,
@@ -70,14 +72,14 @@ static rp_status run_sum(const rp_kernel_args *args) {
 }
 
 static rp_status run_max(const rp_kernel_args *args) {
-  if (args->in[0].type.dtype == RP_I32) reduce_as(RP_FOLD_MAX, RP_I32, args);
-  else reduce_as(RP_FOLD_MAX, RP_I64, args);
+  if (args->in[0].type.dtype == RP_I32) reduce_as(RP_FOLD_TOP, RP_I32, args);
+  else reduce_as(RP_FOLD_TOP, RP_I64, args);
   return RP_OK;
 }
 
 static rp_status run_min(const rp_kernel_args *args) {
-  if (args->in[0].type.dtype == RP_I32) reduce_as(RP_FOLD_MIN, RP_I32, args);
-  else reduce_as(RP_FOLD_MIN, RP_I64, args);
+  if (args->in[0].type.dtype == RP_I32) reduce_as(RP_FOLD_BOTTOM, RP_I32, args);
+  else reduce_as(RP_FOLD_BOTTOM, RP_I64, args);
   return RP_OK;
 }
 

@@ -50,7 +50,7 @@ static void argmax_rows_f32(const rp_kernel_args *args, rp_extent e) {
 #pragma omp parallel for schedule(static) if (rp_worth(e.outer * e.n))
   for (int64_t o = 0; o < e.outer; o++) {
     const float *x = (const float *)args->in[0].data + o * e.n;
-    const float top = (float)rp_fold_f32(RP_FOLD_MAX, x, e.n, 0);
+    const float top = (float)rp_extreme_f32(RP_FOLD_TOP, x, e.n);
     int64_t i = 0;
     while (top == top ? x[i] != top : x[i] == x[i]) i++;
     y[o] = i;

@@ -21,7 +21,8 @@ RP_INLINE double exp_row_f32(const float *x, float *y, int64_t n, float scale,
   for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
     const int64_t end = n - at < RP_LANE_BLOCK ? n : at + RP_LANE_BLOCK;
 #pragma GCC ivdep
-    for (int64_t j = at; j < end; j++) y[j] = rp_exp_f32(scale * x[j] - top);
+    for (int64_t j = at; j < end; j++)
+      y[j] = rp_exp_down_f32(scale * x[j] - top);
     total += rp_fold_f32(RP_FOLD_SUM, y + at, end - at, 0);
   }
   return total;
@@ -44,7 +45,7 @@ RP_INLINE void softmax_row_f32(const float *x, float *y, const uint8_t *mask,
     scale = 1;
   }
   if (scale >= 0) top = (float)rp_fold_f32(RP_FOLD_TOP, x, limit, 0) * scale;
-  else top = (float)rp_fold_f32(RP_FOLD_MIN, x, limit, 0) * scale;
+  else top = (float)rp_fold_f32(RP_FOLD_BOTTOM, x, limit, 0) * scale;
   const float factor = 1 / (float)exp_row_f32(x, y, limit, scale, top);
   for (int64_t j = 0; j < limit; j++) y[j] *= factor;
   if (limit < n) memset(y + limit, 0, (size_t)(n - limit) * sizeof *y);
@@ -53,14 +54,17 @@ RP_INLINE void softmax_row_f32(const float *x, float *y, const uint8_t *mask,
 static void log_softmax_row_f32(const float *x, float *y, int64_t n) {
   const float top = (float)rp_fold_f32(RP_FOLD_TOP, x, n, 0);
   const float rest =
-      (float)rp_log_f64(rp_fold_f32(RP_FOLD_EXP, x, n, top));
+      (float)rp_log_f64(rp_sum_exp_f32(x, n, top));
 #pragma GCC ivdep
   for (int64_t j = 0; j < n; j++) y[j] = (x[j] - top) - rest;
 }
 
 RP_INLINE void softmax_grad_row_f32(const float *dy, const float *y, float *dx,
                                     int64_t limit, int64_t n, float scale) {
-  const float along = (float)rp_dot_f32(dy, y, limit);
+  /* y is 0 from limit on: whole lanes are quicker and sum the same. */
+  const int64_t lanes = (limit + RP_F32_LANES - 1) / RP_F32_LANES;
+  const int64_t reach = lanes * RP_F32_LANES;
+  const float along = (float)rp_dot_f32(dy, y, reach < n ? reach : n);
 #pragma GCC ivdep
   for (int64_t j = 0; j < limit; j++)
     dx[j] = y[j] * (dy[j] - along) * scale;
@@ -71,7 +75,7 @@ static void log_softmax_grad_row_f32(const float *dy, const float *y,
                                      float *dx, int64_t n) {
   const float total = (float)rp_fold_f32(RP_FOLD_SUM, dy, n, 0);
 #pragma GCC ivdep
-  for (int64_t j = 0; j < n; j++) dx[j] = dy[j] - rp_exp_f32(y[j]) * total;
+  for (int64_t j = 0; j < n; j++) dx[j] = dy[j] - rp_exp_down_f32(y[j]) * total;
 }
 
 /* ---- rows, f64 ---------------------------------------------------------- */
@@ -98,7 +102,7 @@ RP_INLINE void softmax_row_f64(const double *x, double *y, const uint8_t *mask,
     scale = 1;
   }
   if (scale >= 0) top = rp_fold_f64(RP_FOLD_TOP, x, limit, 0) * scale;
-  else top = rp_fold_f64(RP_FOLD_MIN, x, limit, 0) * scale;
+  else top = rp_fold_f64(RP_FOLD_BOTTOM, x, limit, 0) * scale;
   const double factor = 1 / exp_row_f64(x, y, limit, scale, top);
   for (int64_t j = 0; j < limit; j++) y[j] *= factor;
   if (limit < n) memset(y + limit, 0, (size_t)(n - limit) * sizeof *y);
@@ -106,7 +110,7 @@ RP_INLINE void softmax_row_f64(const double *x, double *y, const uint8_t *mask,
 
 static void log_softmax_row_f64(const double *x, double *y, int64_t n) {
   const double top = rp_fold_f64(RP_FOLD_TOP, x, n, 0);
-  const double rest = rp_log_f64(rp_fold_f64(RP_FOLD_EXP, x, n, top));
+  const double rest = rp_log_f64(rp_sum_exp_f64(x, n, top));
 #pragma GCC ivdep
   for (int64_t j = 0; j < n; j++) y[j] = (x[j] - top) - rest;
 }

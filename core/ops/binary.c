@@ -71,15 +71,18 @@ const rp_op rp_op_div = {
 
 /* ---- pow ----------------------------------------------------------------- */
 
-/* da = dy b a^(b-1); db = dy y log a, which is 0 where a = 0 <= b (the limit,
-   as in PyTorch). */
+/* da = dy b a^(b-1), which is 0 where b = 0; db = dy y log a, which is 0 where
+   a = 0 <= b (the limits, as in PyTorch). */
 static void pow_grad(rp_tape *tape, const rp_node *node, rp_tensor *const *dy,
                      rp_tensor **dx) {
   rp_tensor *a = rp_input(node, 0), *b = rp_input(node, 1);
   if (rp_tape_needs(tape, 0)) {
+    rp_tensor *zero = rp_constant(tape, 0, b);
     rp_tensor *less = rp_sub(tape, b, rp_constant(tape, 1, b));
     rp_tensor *slope = rp_mul(tape, b, rp_binary(tape, "pow", a, less));
-    give(tape, node, 0, rp_mul(tape, dy[0], slope), dx);
+    rp_tensor *g = rp_where(tape, rp_binary(tape, "eq", b, zero), zero,
+                            rp_mul(tape, dy[0], slope));
+    give(tape, node, 0, g, dx);
   }
   if (rp_tape_needs(tape, 1)) {
     rp_tensor *zero = rp_constant(tape, 0, a);

@@ -186,7 +186,8 @@ static rp_status masked_pair_type(const rp_node *node, rp_type *out) {
   return status == RP_OK ? scores_check(node) : status;
 }
 
-/* {causal} {scale}: where causal, y and dy are read up to the diagonal. */
+/* {causal} {scale}: where causal, y is 0 past the diagonal and dy does not
+   matter there. */
 static void masked_grad_decompose(rp_tape *tape, const rp_node *node,
                                   rp_tensor **out) {
   rp_tensor *dy = rp_input(node, 0), *y = rp_input(node, 1);

@@ -1,6 +1,6 @@
 /* contiguous, cat, pad, narrow_grad: the kernels against an element at a
    time; the rules' shapes and words. */
-#include "kernel_run.h"
+#include "blocks.h"
 
 #include <omp.h>
 

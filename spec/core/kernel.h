@@ -73,7 +73,7 @@ static inline rp_array array_like(const rp_type *type) {
 static inline rp_array array_random(rp_dtype dtype, int rank,
                                     const int64_t *dims, uint64_t seed) {
   rp_type type = {.dtype = dtype, .rank = rank};
-  memcpy(type.dims, dims, (size_t)rank * sizeof *dims);
+  if (rank) memcpy(type.dims, dims, (size_t)rank * sizeof *dims);
   rp_array a = array_like(&type);
   uint64_t state = seed * 2654435761u + 12345;
   for (int64_t i = 0; i < rp_type_count(&type); i++) {

@@ -1,6 +1,6 @@
 /* matmul and linear: the kernels against sums in f64, over every layout that
    the ops let through; the rules' shapes and words. */
-#include "kernel_run.h"
+#include "blocks.h"
 
 #include <float.h>
 #include <math.h>

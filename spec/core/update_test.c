@@ -1,6 +1,6 @@
 /* Optimizer steps against PyTorch 2's own numbers, accumulate and assign; the
    rules' words. */
-#include "kernel_run.h"
+#include "blocks.h"
 
 #include <math.h>
 #include <omp.h>

@@ -72,6 +72,7 @@ describe('strategies', function()
     assert.equal('2-7 8-13 14-16', spans('segments=3', five))
     assert.equal('2-16', spans('segments=1', five))
     assert.equal('2-7 8-10 11-13 14-16', spans('segments=4', five))
+    assert.equal(spans('every=1', five), spans('segments=9', five))
   end)
 
   it('nodes=N keeps one node in N, whatever the layers', function()
@@ -94,9 +95,9 @@ describe('strategies', function()
   end)
 
   it('blocks takes named, consecutive layers', function()
-    assert.equal('2-7 11-13', spans('blocks=blocks.1..blocks.2,4', five))
+    assert.equal('2-7 11-13', spans('blocks=blocks.1..blocks.2,4..4', five))
     assert.equal('5-10', spans({blocks = {{'2', '3'}}}, five))
-    assert.equal('2-4', spans('blocks=gpt.blocks.1', five))
+    assert.equal('2-4', spans('blocks=gpt.blocks.1..1', five))
   end)
 
   it('ops keeps costly nodes, one segment a layer and stretch between', function()
@@ -105,6 +106,7 @@ describe('strategies', function()
     assert.same({3}, list[1].keep)
     assert.same({17}, list[6].keep)
     assert.same({2, 3}, ckpt.resolve('ops=linear,layer_norm').apply(five)[1].keep)
+    assert.same({3}, ckpt.resolve('ops=matmul,conv2d').apply(five)[1].keep)
   end)
 
   it('sqrt cuts where kept boundaries and largest segment are least', function()
@@ -140,11 +142,9 @@ describe('specs that match nothing', function()
     assert.matches('no scope has a part named attention or attn; there is gpt, gpt.tokens',
       refusal('attention', flat))
     assert.matches("no layer 'fc9'; there is gpt.blocks.1, gpt.blocks.2",
-      refusal('blocks=fc9', five))
-    assert.matches("no op 'conv2d'; it has cross_entropy, embedding",
-      refusal('ops=linear,conv2d', five))
-    assert.equal('the model has 5 layers, not enough for 6 segments',
-      refusal('segments=6', five))
+      refusal('blocks=fc9..2', five))
+    assert.matches('no op conv1d or conv2d; it has cross_entropy, embedding',
+      refusal('ops=conv1d,conv2d', five))
   end)
 
   it('name a gap, an overlap, a reversed range, an ambiguous name', function()
@@ -156,7 +156,9 @@ describe('specs that match nothing', function()
     local twice = stack(2)
     twice.layers[2].name = 'gpt.other.1'
     assert.equal("'1' is both gpt.blocks.1 and gpt.other.1: say which",
-      refusal('blocks=1', twice))
+      refusal('blocks=1..2', twice))
+    assert.equal("'3' is no stretch: write first..last (3..3 for one layer)",
+      refusal('blocks=3', five))
   end)
 end)
 
@@ -179,14 +181,16 @@ describe('specs', function()
     assert.equal('N is a whole number of at least 1, not -3', reason 'uniform=-3')
     assert.equal('N is a whole number of at least 1, not 1.5', reason 'nodes=1.5')
     assert.equal('K is a whole number of at least 1, not two', reason 'segments=two')
-    assert.equal('N is missing: a whole number of at least 1', reason 'every')
-    assert.equal('N is missing: a whole number of at least 1', reason 'every=')
+    local missing = 'N is missing: every=N, a whole number of at least 1'
+    assert.equal(missing, reason 'every')
+    assert.equal(missing, reason 'every=')
     assert.equal("none takes no argument, and got '2'", reason 'none=2')
   end)
 
   it('of other types are refused', function()
     assert.equal('a spec is a string, a table or a function, not number', reason(2))
-    assert.equal('a table names one strategy, as {every = 2}', reason{every = 2, nodes = 3})
+    assert.equal('a table names one strategy, as {every = 2}; this one has every, nodes',
+      reason{every = 2, nodes = 3})
     assert.matches('the spec is empty', reason ' ')
   end)
 
@@ -208,7 +212,7 @@ describe('specs', function()
   it('raise at the line of the caller', function()
     local ok, message = pcall(function() ckpt 'evry=2' end)
     assert.is_false(ok)
-    assert.matches("^[^\n]*spec/lua/ckpt_spec.lua:%d+: %[ckpt%] evry=2: no strategy 'evry'", message)
+    assert.matches('^%S*spec/lua/ckpt_spec.lua:%d+: %[ckpt%] evry=2: no strategy', message)
   end)
 end)
 

@@ -136,8 +136,8 @@ describe('a GPT training step', function()
     local own = {}
     for name, parameter in model:named_parameters() do
       name = name:gsub('^tokens%.weight$', 'token')
-        :gsub('^positions$', 'position'):gsub('attention%.', '')
-        :gsub('mlp%.projection', 'proj'):gsub('mlp%.', '')
+        :gsub('^positions$', 'position'):gsub('mlp%.out', 'proj')
+        :gsub('attention%.', ''):gsub('mlp%.', '')
       own[name] = parameter
     end
     local order = {}

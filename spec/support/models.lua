@@ -33,7 +33,7 @@ end
 local common = {
   'every=1', 'every=2', 'every=3', 'uniform=2', 'uniform=3', 'segments=1',
   'segments=2', 'segments=3', 'nodes=1', 'nodes=2', 'nodes=5', 'sqrt', 'ops',
-  'ops=matmul', 'scope=*',
+  'ops=linear', 'scope=*',
 }
 
 local function specs(...)
@@ -60,7 +60,7 @@ function models.mlp()
     module = model, parameters = trained(model),
     loss = function() return rp.cross_entropy(model(x), y) end,
     specs = specs('blocks=fc1..act2,fc3..act3', 'blocks=fc2..fc5',
-      'scope=fc*,drop*'),
+      'scope=*.fc*,*.drop*'),
   }
 end
 
@@ -141,7 +141,7 @@ function models.nested()
   return {
     module = model, parameters = trained(model),
     loss = function() return rp.cross_entropy(model(x), y) end,
-    specs = {'nodes=1', 'nodes=2', 'nodes=5', 'ops', 'ops=matmul', 'sqrt'},
+    specs = {'nodes=1', 'nodes=2', 'nodes=5', 'ops', 'ops=linear', 'sqrt'},
   }
 end
 

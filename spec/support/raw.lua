@@ -82,6 +82,17 @@ function raw.grad(y, dy, xs)
   return result
 end
 
+--- The tensor's value as it lies in memory, a string; runs it.
+function raw.bytes(tensor)
+  local shape, dtype = raw.type(tensor)
+  local size = raw.count(shape) * ffi.sizeof(element[dtype])
+  local bytes = ffi.new('uint8_t[?]', math.max(1, size))
+  raw.check(C.rp_tensor_read(tensor, bytes, size))
+  return ffi.string(bytes, size)
+end
+
+local word = ffi.new 'union { uint32_t u; float f; }'
+
 --- The tensor's value as a flat list of numbers; runs it.
 function raw.read(tensor)
   local shape, dtype = raw.type(tensor)
@@ -89,7 +100,6 @@ function raw.read(tensor)
   local bytes = ffi.new(element[dtype] .. '[?]', math.max(1, n))
   raw.check(C.rp_tensor_read(tensor, bytes, n * ffi.sizeof(element[dtype])))
   local out = {}
-  local word = ffi.new 'union { uint32_t u; float f; }'
   for i = 1, n do
     if dtype == 'bf16' then
       word.u = bit.lshift(bytes[i - 1], 16)

@@ -4,7 +4,24 @@ local rp = require 'reprise'
 local raw = require 'spec.support.raw'
 local models = require 'spec.support.models'
 
+local failure = require 'reprise.failure'
+
 local run = {}
+
+local sink, threads
+
+--- For busted's setup and teardown: no notices on the terminal, and one
+-- thread, for small products on two wait for each other more than they work.
+function run.quiet()
+  sink, failure.sink = failure.sink, function() end
+  threads = rp.get_num_threads()
+  rp.set_num_threads(1)
+end
+
+function run.loud()
+  failure.sink = sink
+  rp.set_num_threads(threads)
+end
 
 --- A fresh model of that name with parameters drawn from seed 1.
 function run.model(name, dtype)

@@ -1,5 +1,5 @@
 --- Named, consecutive layers form a segment: blocks=fc1..act2,fc3..act3
--- @param blocks  'a..b,c' or a list of 'a..b', of names, or of lists of names
+-- @param blocks  'a..b,c..d' or a list of 'a..b', of names, or of lists of names
 --                that must be consecutive
 
 local support = require 'reprise.ckpt.support'
@@ -27,7 +27,10 @@ end
 local function range(layers, block)
   if type(block) == 'string' then
     local from, to = block:match '^(.-)%.%.(.+)$'
-    from, to = from or block, to or block
+    if not from then
+      error(("'%s' is no stretch: write first..last (%s..%s for one layer)")
+        :format(block, block, block), 0)
+    end
     local first, last = find(layers, from), find(layers, to)
     if last < first then
       error(("'%s' runs backwards: %s comes before %s"):format(block, to, from), 0)

@@ -4,7 +4,7 @@
 local support = require 'reprise.ckpt.support'
 
 return function(n)
-  n = support.count(n, 'N')
+  n = support.count(n, 'N', 'every')
   return function(graph)
     local layers, segments = support.layers(graph), {}
     for i = 1, #layers, n do segments[#segments + 1] = layers[i] end

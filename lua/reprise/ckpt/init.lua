@@ -137,17 +137,22 @@ local function understood(spec)
   if kind == 'table' then
     if spec.apply and spec.identity then return spec end
     local name, argument = next(spec)
-    if name == nil or next(spec, name) ~= nil or type(name) ~= 'string' then
-      error('a table names one strategy, as {every = 2}', 0)
+    if type(name) == 'string' and next(spec, name) == nil then
+      return by_name(name, argument)
     end
-    return by_name(name, argument)
+    local keys = {}
+    for key in pairs(spec) do keys[#keys + 1] = tostring(key) end
+    table.sort(keys)
+    error(('a table names one strategy, as {every = 2}; this one has %s'):format(
+      #keys > 0 and table.concat(keys, ', ') or 'nothing'), 0)
   end
   return error(('a spec is a string, a table or a function, not %s'):format(kind), 0)
 end
 
 local function spec_text(spec)
   if type(spec) == 'string' then return spec end
-  if type(spec) == 'table' and type(next(spec)) == 'string' then
+  if type(spec) == 'table' and type(next(spec)) == 'string' and
+    next(spec, (next(spec))) == nil then
     local name, argument = next(spec)
     return name .. '=' .. argument_text(argument)
   end

@@ -5,7 +5,7 @@
 local support = require 'reprise.ckpt.support'
 
 return function(n)
-  n = support.count(n, 'N')
+  n = support.count(n, 'N', 'nodes')
   return function(graph)
     local segments = {}
     if n == 1 then return segments end

@@ -1,24 +1,32 @@
 --- Keep the outputs of costly ops, replay the cheap ones from them.
--- @param list  the ops to keep ('matmul,linear'); those that the core counts
---              as costly when absent
+-- @param list  the ops to keep ('matmul,conv2d'; those that the model lacks
+--              count for nothing, unless it lacks all); those that the core
+--              counts as costly when absent
 
 local support = require 'reprise.ckpt.support'
 
+-- A product is one op with its bias and another without.
+local families = {matmul = {'linear'}}
+
 local function kept_by_name(graph, list)
   local wanted, present, names = {}, {}, {}
-  for _, name in ipairs(list) do wanted[name] = true end
+  for _, name in ipairs(list) do
+    wanted[name] = true
+    for _, member in ipairs(families[name] or {}) do wanted[member] = true end
+  end
+  local found = false
   for i = 1, graph.n_forward do
     local op = graph.nodes[i].op
     if not present[op] then
       present[op] = true
       names[#names + 1] = op
+      found = found or wanted[op]
     end
   end
-  table.sort(names)
-  for _, name in ipairs(list) do
-    if not present[name] then
-      error(("the model has no op '%s'; it has %s"):format(name, support.some(names)), 0)
-    end
+  if not found then
+    table.sort(names)
+    error(('the model has no op %s; it has %s'):format(table.concat(list, ' or '),
+      support.some(names)), 0)
   end
   return function(node) return wanted[node.op] end
 end

@@ -5,10 +5,11 @@ local support = {}
 
 --- A whole number of at least 1 from an argument ('2' or 2).
 ---@return integer
-function support.count(argument, letter)
+function support.count(argument, letter, name)
   local n = tonumber(argument)
   if argument == nil or argument == true or argument == '' then
-    error(('%s is missing: a whole number of at least 1'):format(letter), 0)
+    error(('%s is missing: %s=%s, a whole number of at least 1'):format(letter,
+      name, letter), 0)
   end
   if not n or n ~= math.floor(n) or n < 1 then
     error(('%s is a whole number of at least 1, not %s'):format(letter,

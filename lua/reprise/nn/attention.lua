@@ -35,13 +35,12 @@ end)
 
 function MultiHeadAttention:forward(x, mask)
   local batch, length, width = x:size(1), x:size(2), self.width
-  local qkv = self.qkv(x)
-  local function head(i)
-    local part = shape.narrow(qkv, -1, (i - 1) * width + 1, width)
+  local q, k, v = shape.chunk(self.qkv(x), 3, -1)
+  local function heads(part)
     local split = shape.reshape(part, batch, length, self.heads, width / self.heads)
     return shape.transpose(split, 2, 3)
   end
-  local y = functional.scaled_dot_product_attention(head(1), head(2), head(3), {
+  local y = functional.scaled_dot_product_attention(heads(q), heads(k), heads(v), {
     mask = mask, is_causal = self.causal,
     dropout_p = self.training and self.dropout or 0,
   })

@@ -142,6 +142,11 @@ function arguments.sizes(where, ...)
     sizes[i] = size
   end
   if n > 8 then failure.raise('[%s] %d dims; 8 is the most', where, n) end
+  local count = 1
+  for i = 1, n do count = count * sizes[i] end
+  if count >= 2^53 then
+    failure.raise('[%s] (%s) is too large', where, table.concat(sizes, ','))
+  end
   return sizes, options
 end
 

@@ -4,6 +4,7 @@ local arguments = require 'reprise.ops.arguments'
 local record = require 'reprise.ops.record'
 local tensor = require 'reprise.tensor'
 local failure = require 'reprise.failure'
+local custom_vjp = require 'reprise.grad'.custom_vjp
 local binding = require 'reprise.ffi'
 
 local C = binding.C
@@ -215,33 +216,47 @@ function shape.select(x, dim, i)
   return reshaped(narrowed(x, d, at, 1, 1), sizes)
 end
 
+--- Consecutive pieces of dim d. Their gradients are put side by side once;
+-- those of narrow would each be widened with zeros and then be added.
+local function cut(x, d, sizes)
+  local function pieces_of(whole)
+    local pieces, at = {}, 0
+    for i, length in ipairs(sizes) do
+      pieces[i] = narrowed(whole, d, at, length, 1)
+      at = at + length
+    end
+    return unpack(pieces)
+  end
+  if #sizes == 1 or not C.rp_tensor_requires_grad(x.ptr) then return pieces_of(x) end
+  return custom_vjp(pieces_of, function(...)
+    return shape.cat({unpack({...}, 1, #sizes)}, d + 1)
+  end)(x)
+end
+
 --- Pieces of `size` along dim (1 when absent), the last perhaps shorter; or
 -- pieces of the listed sizes.
 ---@return reprise.Tensor ...
 function shape.split(x, size, dim)
   pointer(x, 'split')
   local d = arguments.dim(x, dim or 1, 'split')
-  local total, pieces, at = size_of(x, d), {}, 0
+  local total, sizes, at = size_of(x, d), {}, 0
   if type(size) == 'table' then
     for i = 1, #size do
-      local length = arguments.count(size[i], 0, 'split', 'a size')
-      if at + length > total then break end
-      pieces[i] = narrowed(x, d, at, length, 1)
-      at = at + length
+      sizes[i] = arguments.count(size[i], 0, 'split', 'a size')
+      at = at + sizes[i]
     end
-    if at ~= total or #pieces ~= #size then
+    if at ~= total then
       failure.raise('[split] sizes (%s) do not add up to %d',
         table.concat(size, ','), total)
     end
-    return unpack(pieces)
+    return cut(x, d, sizes)
   end
   arguments.count(size, 1, 'split', 'the size')
   repeat
-    local length = math.min(size, total - at)
-    pieces[#pieces + 1] = narrowed(x, d, at, length, 1)
-    at = at + length
+    sizes[#sizes + 1] = math.min(size, total - at)
+    at = at + size
   until at >= total
-  return unpack(pieces)
+  return cut(x, d, sizes)
 end
 
 --- n pieces along dim (1 when absent), the last perhaps shorter.

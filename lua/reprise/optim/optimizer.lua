@@ -94,22 +94,31 @@ function optimizer.new(name, op, params, options, defaults, numbers)
     if C.rp_optimizer_add_group(self.ptr, array, #list) < 0 then failure.from_core() end
     self.param_groups[i] = group
   end
-  self:sync()
+  self:numbers_of_groups()
   if options.clip_grad_norm then self:clip_grad_norm(options.clip_grad_norm) end
   return self
 end
 
---- Hands the groups' numbers to the core.
-function Optimizer:sync()
+--- The groups' numbers as the update op lists them.
+---@return number[][]
+function Optimizer:numbers_of_groups()
+  local all = {}
   for i, group in ipairs(self.param_groups) do
-    local list = self.numbers(group)
-    local array = ffi.new('double[?]', #list)
-    for k, x in ipairs(list) do
+    all[i] = self.numbers(group)
+    for _, x in ipairs(all[i]) do
       if type(x) ~= 'number' then
-        failure.raise('[%s] a number of group %d is %s', self.name, i, type(x))
+        failure.raise('[%s] a number of group %d is a %s', self.name, i, type(x))
       end
-      array[k - 1] = x
     end
+  end
+  return all
+end
+
+--- Hands the groups' numbers to the core; they may have been changed. Plans
+-- do not depend on them.
+function Optimizer:sync()
+  for i, list in ipairs(self:numbers_of_groups()) do
+    local array = ffi.new('double[?]', #list, list)
     failure.check(C.rp_optimizer_set(self.ptr, i - 1, array, #list))
   end
 end
@@ -129,7 +138,6 @@ end
 --- The plan of minimize with the same arguments; nothing runs.
 ---@return reprise.Plan
 function Optimizer:plan(loss, options)
-  self:sync()
   return run.look(run.prepare(C.RP_MINIMIZE, loss, options, self.ptr, 'plan'))
 end
 
