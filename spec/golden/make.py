@@ -695,10 +695,51 @@ def matmul_cases():
         case("linear", [x, w], F.linear, "%s" % (shape,))
 
 
+def conv_cases():
+    grad = torch.nn.grad
+    shapes = [
+        # name, x, w, stride, padding, dilation, groups
+        ("plain", (2, 3, 5, 6), (4, 3, 3, 3), (1, 1), (0, 0), (1, 1), 1),
+        ("padded", (1, 3, 5, 6), (4, 3, 3, 2), (1, 1), (1, 2), (1, 1), 1),
+        ("strided", (2, 2, 7, 8), (3, 2, 3, 3), (2, 3), (1, 1), (1, 1), 1),
+        ("dilated", (2, 2, 8, 7), (3, 2, 3, 2), (1, 2), (2, 1), (2, 3), 1),
+        ("groups", (2, 6, 5, 4), (4, 3, 3, 3), (1, 1), (1, 1), (1, 1), 2),
+        ("depthwise", (3, 17, 4, 4), (17, 1, 3, 3), (2, 2), (1, 1), (1, 1),
+         17),
+        ("pointwise", (2, 5, 3, 3), (18, 5, 1, 1), (1, 1), (0, 0), (1, 1), 1),
+        ("one channel", (2, 1, 6, 6), (17, 1, 5, 5), (1, 1), (2, 2), (1, 1),
+         1),
+        ("rows left over", (1, 2, 8, 9), (2, 2, 3, 3), (3, 3), (0, 0),
+         (1, 1), 1),
+    ]
+    for k, (name, x, w, stride, pad, dilation, groups) in enumerate(shapes):
+        options = dict(stride=stride, padding=pad, dilation=dilation,
+                       groups=groups)
+        ints = (*stride, *pad, *dilation, groups)
+        xs, ws = real(*x, seed=1200 + k), real(*w, seed=1220 + k)
+        bias = real(w[0], seed=1240 + k)
+        case("conv2d", [xs, ws, bias],
+             lambda x, w, b, o=options: F.conv2d(x, w, b, **o), name,
+             ints=ints)
+        if name in ("plain", "groups"):
+            case("conv2d", [xs, ws],
+                 lambda x, w, o=options: F.conv2d(x, w, **o),
+                 name + ", no bias", ints=ints)
+        y = F.conv2d(build(xs, "f64"), build(ws, "f64"), **options).shape
+        dy = real(*y, seed=1260 + k)
+        case("conv2d_grad_input", [dy, ws],
+             lambda dy, w, o=options, x=x: grad.conv2d_input(
+                 x, w, dy, **o), name, ints=(*ints, *x[2:]))
+        case("conv2d_grad_weight", [dy, xs],
+             lambda dy, x, o=options, w=w: grad.conv2d_weight(
+                 x, w, dy, **o), name, ints=(*ints, *w[2:]))
+
+
 def make_ops():
     for make in (unary_cases, binary_cases, cast_cases, create_cases,
                  reduce_cases, softmax_cases, norm_cases, loss_cases,
-                 index_cases, view_cases, copy_cases, matmul_cases):
+                 index_cases, view_cases, copy_cases, matmul_cases,
+                 conv_cases):
         make()
     write("ops.json", {"cotangent_seed": COTANGENT_SEED}, CASES)
 

@@ -149,6 +149,18 @@ case('matmul', {R{2, 3, 4}, R{4, 2}})
 case('linear', {R{3, 4}, R{2, 4}, R{2}})
 case('linear', {R{2, 3, 4}, R{2, 4}})
 
+-- ints: strides, paddings, dilations, groups; then the sizes of what is made.
+case('conv2d', {R{2, 3, 4, 5}, R{2, 3, 3, 2}, R{2}})
+case('conv2d', {R{2, 4, 5, 5}, R{6, 2, 3, 3}}, {2, 1, 1, 2, 1, 2, 2})
+case('conv2d_grad_input', {R{2, 2, 2, 4}, R{2, 3, 3, 2}},
+  {1, 1, 0, 0, 1, 1, 1, 4, 5})
+case('conv2d_grad_input', {R{1, 4, 2, 3}, R{4, 1, 3, 2}},
+  {2, 2, 1, 0, 1, 1, 2, 4, 7})
+case('conv2d_grad_weight', {R{2, 2, 2, 4}, R{2, 3, 4, 5}},
+  {1, 1, 0, 0, 1, 1, 1, 3, 2})
+case('conv2d_grad_weight', {R{1, 4, 2, 3}, R{1, 2, 4, 7}},
+  {2, 2, 1, 0, 1, 1, 2, 3, 2})
+
 -- Gradient kernels whose inputs depend on each other (a mean, a row's
 -- logsumexp): perturbing one alone asks a question without meaning. They are
 -- checked as the first derivative's kernel in their op's second derivative.

@@ -186,7 +186,8 @@ op('cat', {{BIG, -3, 3}, {{53, 31}, -3, 3}}, {1})
 op('pad', {{BIG, -3, 3}}, {1, 0, 0, 2}, {0.5})
 
 -- The libraries' products may differ between thread counts.
-local libraries = {matmul = true, linear = true}
+local libraries = {matmul = true, linear = true, conv2d = true,
+                   conv2d_grad_input = true, conv2d_grad_weight = true}
 
 describe('the number of threads', function()
   local threads
