@@ -735,11 +735,76 @@ def conv_cases():
                  x, w, dy, **o), name, ints=(*ints, *w[2:]))
 
 
+def pool_cases():
+    def back(f, x_shape):
+        """dx of the linear f, for dy."""
+        def gradient(dy, x=None):
+            with torch.enable_grad():
+                at = (torch.zeros(x_shape, dtype=torch.float64) if x is None
+                      else x.detach().clone()).requires_grad_()
+                return torch.autograd.grad(f(at), at, dy,
+                                           create_graph=True)[0]
+        return gradient
+    shape = (1, 2, 7, 8)
+    windows = [
+        # name, kernel, stride, padding, dilation, ceiling
+        ("plain", (2, 2), (2, 2), (0, 0), (1, 1), 0),
+        ("overlapping", (3, 2), (1, 2), (1, 1), (1, 1), 0),
+        ("dilated", (2, 3), (1, 1), (1, 0), (2, 3), 0),
+        ("ceiling", (3, 3), (2, 2), (1, 1), (1, 1), 1),
+        ("hanging over", (2, 2), (3, 5), (0, 1), (1, 1), 1),
+    ]
+    for k, (name, size, stride, pad, dilation, ceiling) in enumerate(windows):
+        ints = (*size, *stride, *pad, *dilation, ceiling)
+        f = lambda x, s=size, t=stride, p=pad, d=dilation, c=ceiling: (  # noqa: E731,E501
+            F.max_pool2d(x, s, t, p, d, ceil_mode=bool(c)))
+        x = real(*shape, seed=1300 + k)
+        out = f(build(x, "f64")).shape
+        dy = real(*out, seed=1310 + k)
+        case("max_pool2d", [x], f, name, ints=ints)
+        case("max_pool2d_grad", [dy, x], back(f, shape), name, ints=ints,
+             grad=False)
+
+        def take(v, x, s=size, t=stride, p=pad, d=dilation, c=ceiling):
+            _, at = F.max_pool2d(x, s, t, p, d, ceil_mode=bool(c),
+                                 return_indices=True)
+            return v.flatten(2).gather(2, at.flatten(2)).reshape(at.shape)
+        case("max_pool2d_take", [real(*shape, seed=1320 + k), x], take, name,
+             ints=ints)
+        if dilation != (1, 1):
+            continue
+        for include, divisor in ((1, 0), (0, 0), (0, 3)):
+            g = lambda x, s=size, t=stride, p=pad, c=ceiling, i=include, v=divisor: (  # noqa: E731,E501
+                F.avg_pool2d(x, s, t, p, bool(c), bool(i), v or None))
+            label = "%s, %d, %d" % (name, include, divisor)
+            case("avg_pool2d", [x], g, label, ints=(*ints, include, divisor))
+            case("avg_pool2d_grad", [dy], back(g, shape), label, grad=False,
+                 ints=(*ints, include, divisor, *shape[2:]))
+    ties = given([1.0, 1.0, 0.0, 1.0, math.nan, 2.0, -math.inf, -math.inf,
+                  math.nan, 2.0, -math.inf, -math.inf], 1, 1, 2, 6)
+    case("max_pool2d", [ties], lambda x: F.max_pool2d(x, 2), "ties and nan",
+         ints=(2, 2, 2, 2, 0, 0, 1, 1, 0), grad=False)
+    case("max_pool2d_grad", [real(1, 1, 1, 3, seed=1330), ties],
+         back(lambda x: F.max_pool2d(x, 2), (1, 1, 2, 6)), "ties and nan",
+         ints=(2, 2, 2, 2, 0, 0, 1, 1, 0), grad=False)
+    for k, size in enumerate(((1, 1), (3, 5), (7, 8), (9, 16))):
+        for op, f in (
+                ("adaptive_avg_pool2d",
+                 lambda x, s=size: F.adaptive_avg_pool2d(x, s)),
+                ("upsample_nearest2d",
+                 lambda x, s=size: F.interpolate(x, size=s, mode="nearest"))):
+            case(op, [real(*shape, seed=1340 + k)], f, "%d x %d" % size,
+                 ints=size)
+            case(op + "_grad", [real(1, 2, *size, seed=1350 + k)],
+                 back(f, shape), "%d x %d" % size, ints=shape[2:],
+                 grad=False)
+
+
 def make_ops():
     for make in (unary_cases, binary_cases, cast_cases, create_cases,
                  reduce_cases, softmax_cases, norm_cases, loss_cases,
                  index_cases, view_cases, copy_cases, matmul_cases,
-                 conv_cases):
+                 conv_cases, pool_cases):
         make()
     write("ops.json", {"cotangent_seed": COTANGENT_SEED}, CASES)
 

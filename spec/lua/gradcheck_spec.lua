@@ -161,6 +161,23 @@ case('conv2d_grad_weight', {R{2, 2, 2, 4}, R{2, 3, 4, 5}},
 case('conv2d_grad_weight', {R{1, 4, 2, 3}, R{1, 2, 4, 7}},
   {2, 2, 1, 0, 1, 1, 2, 3, 2})
 
+-- kernel, stride, padding, dilation, ceiling; avg: include_pad, divisor.
+case('max_pool2d', {R{2, 2, 4, 5}}, {2, 2, 2, 2, 0, 0, 1, 1, 0})
+case('max_pool2d', {R{2, 5, 7}}, {3, 2, 1, 2, 1, 0, 1, 2, 1})
+-- The second argument's order alone matters.
+case('max_pool2d_grad', {R{2, 3, 4}, R{2, 5, 7}}, {3, 2, 2, 2, 1, 0, 1, 1, 1})
+case('max_pool2d_take', {R{2, 5, 7}, R{2, 5, 7}}, {3, 2, 2, 2, 1, 0, 1, 1, 1})
+case('avg_pool2d', {R{2, 2, 4, 5}}, {2, 2, 2, 2, 0, 0, 1, 1, 0, 1, 0})
+case('avg_pool2d', {R{2, 5, 7}}, {3, 2, 2, 1, 1, 1, 1, 1, 1, 0, 0})
+case('avg_pool2d', {R{2, 5, 7}}, {3, 2, 2, 1, 1, 1, 1, 1, 0, 0, 5})
+case('avg_pool2d_grad', {R{2, 3, 8}},
+  {3, 2, 2, 1, 1, 1, 1, 1, 1, 0, 0, 5, 7})
+for _, name in ipairs {'adaptive_avg_pool2d', 'upsample_nearest2d',
+                       'adaptive_avg_pool2d_grad', 'upsample_nearest2d_grad'} do
+  case(name, {R{2, 3, 7}}, {2, 3})
+  case(name, {R{1, 2, 3, 4}}, {7, 8})
+end
+
 -- Gradient kernels whose inputs depend on each other (a mean, a row's
 -- logsumexp): perturbing one alone asks a question without meaning. They are
 -- checked as the first derivative's kernel in their op's second derivative.

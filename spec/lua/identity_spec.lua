@@ -184,6 +184,16 @@ op('narrow_grad', {{BIG, -3, 3}}, {1, 2, 997, 1, 1000})
 op('cat', {{BIG, -3, 3}, {BIG, -3, 3}}, {0})
 op('cat', {{BIG, -3, 3}, {{53, 31}, -3, 3}}, {1})
 op('pad', {{BIG, -3, 3}}, {1, 0, 0, 2}, {0.5})
+op('max_pool2d', {{{3, 7, 61, 67}, -3, 3}}, {3, 2, 2, 2, 1, 0, 1, 1, 1})
+op('max_pool2d_grad', {{{3, 7, 31, 34}, -3, 3}, {{3, 7, 61, 67}, -3, 3}},
+  {3, 2, 2, 2, 1, 0, 1, 1, 1})
+op('max_pool2d_take', {{{3, 7, 61, 67}, -3, 3}, {{3, 7, 61, 67}, -3, 3}},
+  {3, 2, 2, 2, 1, 0, 1, 1, 1})
+op('avg_pool2d', {{{3, 7, 61, 67}, -3, 3}}, {3, 2, 2, 2, 1, 0, 1, 1, 1, 0, 0})
+op('avg_pool2d_grad', {{{3, 7, 31, 34}, -3, 3}},
+  {3, 2, 2, 2, 1, 0, 1, 1, 1, 0, 0, 61, 67})
+op('adaptive_avg_pool2d upsample_nearest2d adaptive_avg_pool2d_grad ' ..
+  'upsample_nearest2d_grad', {{{3, 7, 61, 67}, -3, 3}}, {31, 101})
 
 -- The libraries' products may differ between thread counts.
 local libraries = {matmul = true, linear = true, conv2d = true,
