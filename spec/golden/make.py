@@ -800,11 +800,66 @@ def pool_cases():
                  grad=False)
 
 
+def batch_norm_cases():
+    def batch(x, w, b, eps):
+        dims = [0, *range(2, x.dim())]
+        return (F.batch_norm(x, None, None, w, b, True, 0.1, eps),
+                x.mean(dims), x.var(dims, unbiased=False))
+
+    def group(x, w, b, groups, eps):
+        split = x.reshape(x.shape[0], groups, -1)
+        var = split.var(2, unbiased=False)
+        return (F.group_norm(x, groups, w, b, eps), split.mean(2),
+                torch.rsqrt(var + eps))
+
+    def backward(f, *args):
+        """dx, dw, db; the statistics that are inputs are not used."""
+        def gradient(dy, x, w, *_):
+            with torch.enable_grad():
+                x = x.detach().clone().requires_grad_()
+                w = w.detach().clone().requires_grad_()
+                b = torch.zeros_like(w).requires_grad_()
+                return torch.autograd.grad(f(x, w, b, *args)[0], (x, w, b),
+                                           dy)
+        return gradient
+    shapes = [("images", (2, 4, 3, 5)), ("vectors", (5, 6)),
+              ("long runs", (2, 2, 67)), ("one channel", (4, 1, 3, 3))]
+    for k, (name, shape) in enumerate(shapes):
+        c = shape[1]
+        x = real(*shape, seed=1400 + k)
+        w, b = real(c, seed=1410 + k), real(c, seed=1420 + k)
+        dy = real(*shape, seed=1430 + k)
+        for eps in (1e-5, 0.125):
+            _, mean, var = batch(*(build(t, "f64") for t in (x, w, b)), eps)
+            case("batch_norm", [x, w, b],
+                 lambda x, w, b, e=eps: batch(x, w, b, e),
+                 "%s, %g" % (name, eps), reals=(eps, 0.1))
+            case("batch_norm_grad",
+                 [dy, x, w, given(mean.tolist(), c), given(var.tolist(), c)],
+                 backward(batch, eps), "%s, %g" % (name, eps), reals=(eps,),
+                 grad=False)
+        for groups in sorted({1, c, 2 if c % 2 == 0 else 1}):
+            stats = (shape[0], groups)
+            _, mean, rstd = group(*(build(t, "f64") for t in (x, w, b)),
+                                  groups, 1e-5)
+            label = "%s, %d groups" % (name, groups)
+            if rstd.max() > 100:
+                continue
+            case("group_norm", [x, w, b],
+                 lambda x, w, b, g=groups: group(x, w, b, g, 1e-5), label,
+                 ints=(groups,), reals=(1e-5,))
+            case("group_norm_grad",
+                 [dy, x, w, given(mean.reshape(-1).tolist(), *stats),
+                  given(rstd.reshape(-1).tolist(), *stats)],
+                 backward(group, groups, 1e-5), label, ints=(groups,),
+                 grad=False)
+
+
 def make_ops():
     for make in (unary_cases, binary_cases, cast_cases, create_cases,
                  reduce_cases, softmax_cases, norm_cases, loss_cases,
                  index_cases, view_cases, copy_cases, matmul_cases,
-                 conv_cases, pool_cases):
+                 conv_cases, pool_cases, batch_norm_cases):
         make()
     write("ops.json", {"cotangent_seed": COTANGENT_SEED}, CASES)
 

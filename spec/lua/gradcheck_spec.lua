@@ -115,6 +115,12 @@ case('layer_norm', {R{2, 2, 3}, R{2, 3}, R{2, 3}}, {}, {1e-3})
 case('rms_norm', {R{3, 5}, R{5}}, {}, {1e-5})
 case('rms_norm', {R{3, 5}, R{5}}, {}, {1e-5}, {outputs = {0, 1}})
 case('rms_norm', {R{2, 2, 3}, R{2, 3}}, {}, {1e-3})
+case('batch_norm', {R{3, 2, 2, 2}, R{2}, R{2}}, {}, {1e-3, 0.1})
+case('batch_norm', {R{5, 3}, R{3}, R{3}}, {}, {1e-5, 0.1},
+  {outputs = {0, 1, 2}})
+case('group_norm', {R{2, 4, 3}, R{4}, R{4}}, {2}, {1e-3})
+case('group_norm', {R{2, 3, 2, 2}, R{3}, R{3}}, {1}, {1e-5},
+  {outputs = {0, 1, 2}})
 
 local labels = given('i64', {4}, {2, 0, -1, 1})
 case('cross_entropy', {R{4, 3}, labels}, {-1, 0})
@@ -183,7 +189,8 @@ end
 -- checked as the first derivative's kernel in their op's second derivative.
 local through = {
   layer_norm_grad = 'layer_norm', rms_norm_grad = 'rms_norm',
-  cross_entropy_grad = 'cross_entropy',
+  cross_entropy_grad = 'cross_entropy', batch_norm_grad = 'batch_norm',
+  group_norm_grad = 'group_norm',
 }
 
 -- Checked by the specs further down.
