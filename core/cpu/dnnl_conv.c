@@ -1,8 +1,9 @@
 /* oneDNN's convolutions are fast on arrays whose channels lie in blocks.
-   Ours do not, so arrays are rearranged in the workspace, a slice of the
-   batch at a time: the rearranged slices stay in the cache, and the workspace
-   is small whatever the batch. Gradients of weights are summed over slices in
-   order. */
+   Ours do not, so arrays are rearranged in the workspace: a slice of the batch
+   at a time, and of large weights a part, those of some channels of what is
+   made. What is rearranged stays in the cache, and the workspace is small
+   whatever the batch and the weights. Gradients of weights are summed over
+   slices in order. */
 #include <string.h>
 
 #include "base/memory.h"
@@ -10,9 +11,10 @@
 #include "cpu/dnnl_library.h"
 #include "cpu/parallel.h"
 
-/* Bytes of a slice of x and y together: half of a core's second-level
-   cache. */
-enum { SLICE_BYTES = 1 << 20 };
+/* Bytes of a slice of x and y together, and of a part of w: about a core's
+   second-level cache. Fewer channels than PART_CHANNELS would keep the kernels
+   from their widest blocks. */
+enum { SLICE_BYTES = 1 << 20, PART_BYTES = 3 << 19, PART_CHANNELS = 64 };
 
 typedef struct stage {
   dnnl_primitive_t primitive;
@@ -24,9 +26,9 @@ typedef struct stage {
 typedef struct side {
   dnnl_memory_t inner, outer;
   stage reorder;
-  int64_t at;           /* inner's bytes in the workspace */
+  int64_t at;                     /* inner's bytes in the workspace */
   int64_t inner_floats;
-  int64_t outer_floats; /* of a slice */
+  int64_t slice_step, part_step;  /* from one to the next, in our array */
   bool written;
 } side;
 
@@ -35,7 +37,8 @@ enum { X, W, Y, SIDES };
 struct rp_dnnl_conv {
   rp_context *ctx;
   rp_conv_kind kind;
-  int64_t slices;
+  int64_t slices, parts;
+  int64_t bias_step; /* from a part's to the next one's */
   side sides[SIDES];
   stage conv;
   dnnl_memory_t bias;
@@ -44,22 +47,34 @@ struct rp_dnnl_conv {
 
 /* ---- descriptors ---------------------------------------------------------- */
 
+/* A part is of x's channels, or of y's. */
+static bool parts_of_input(const rp_conv *c) {
+  return c->kind == RP_CONV_GRAD_INPUT;
+}
+
+/* A slice of x or y or a part of w as it lies in our array. */
 static dnnl_status_t describe_ours(const rp_conv *c, int which, int64_t n,
-                                   dnnl_memory_desc_t *out) {
+                                   int64_t parts, dnnl_memory_desc_t *out) {
+  const int64_t in = c->in / (parts_of_input(c) ? parts : 1);
+  const int64_t made = c->out / (parts_of_input(c) ? 1 : parts);
   if (which == W) {
-    const int64_t *kernel = c->window.kernel;
-    const dnnl_dims_t one = {c->out, c->in, kernel[0], kernel[1]};
+    const int64_t *kernel = c->window.kernel, area = kernel[0] * kernel[1];
+    const dnnl_dims_t one = {made, in, kernel[0], kernel[1]};
+    const dnnl_dims_t strides = {c->in * area, area, kernel[1], 1};
     const dnnl_dims_t many = {c->groups, c->out, c->in, kernel[0], kernel[1]};
     return c->groups > 1
                ? dnnl_memory_desc_init_by_tag(out, 5, many, dnnl_f32,
                                               dnnl_goihw)
-               : dnnl_memory_desc_init_by_tag(out, 4, one, dnnl_f32,
-                                              dnnl_oihw);
+               : dnnl_memory_desc_init_by_strides(out, 4, one, dnnl_f32,
+                                                  strides);
   }
   const int64_t *size = which == X ? c->size : c->count;
-  const dnnl_dims_t dims = {n, c->groups * (which == X ? c->in : c->out),
-                            size[0], size[1]};
-  return dnnl_memory_desc_init_by_tag(out, 4, dims, dnnl_f32, dnnl_nchw);
+  const int64_t area = size[0] * size[1];
+  const dnnl_dims_t dims = {n, c->groups * (which == X ? in : made), size[0],
+                            size[1]};
+  const dnnl_dims_t strides = {c->groups * (which == X ? c->in : c->out) * area,
+                               area, size[1], 1};
+  return dnnl_memory_desc_init_by_strides(out, 4, dims, dnnl_f32, strides);
 }
 
 /* The same array, lying as the convolution likes best. */
@@ -69,7 +84,8 @@ static dnnl_status_t describe_any(const dnnl_memory_desc_t *ours,
                                       dnnl_format_tag_any);
 }
 
-static dnnl_status_t describe_operation(const rp_conv *c, bool has_bias,
+static dnnl_status_t describe_operation(const rp_conv *c, int64_t parts,
+                                        bool has_bias,
                                         const dnnl_memory_desc_t *any,
                                         dnnl_convolution_desc_t *out) {
   const rp_window *w = &c->window;
@@ -82,7 +98,7 @@ static dnnl_status_t describe_operation(const rp_conv *c, bool has_bias,
     after[d] = (c->count[d] - 1) * w->stride[d] + rp_window_reach(w, d) -
                c->size[d] - w->pad[d];
   }
-  const dnnl_dims_t bias_dims = {c->groups * c->out};
+  const dnnl_dims_t bias_dims = {c->groups * c->out / parts};
   dnnl_memory_desc_t bias;
   const dnnl_status_t status = dnnl_memory_desc_init_by_tag(
       &bias, 1, bias_dims, dnnl_f32, dnnl_x);
@@ -144,7 +160,6 @@ static dnnl_status_t make_side(side *s, const dnnl_memory_desc_t *ours,
                                int64_t *scratchpad_bytes) {
   const int64_t bytes = (int64_t)dnnl_memory_desc_get_size(theirs);
   s->inner_floats = bytes / (int64_t)sizeof(float);
-  s->outer_floats = (int64_t)(dnnl_memory_desc_get_size(ours) / sizeof(float));
   dnnl_status_t status = rp_dnnl_memory(theirs, &s->inner);
   if (status || dnnl_memory_desc_equal(ours, theirs)) return status;
   s->at = take(workspace_bytes, bytes);
@@ -167,10 +182,11 @@ static dnnl_status_t make(rp_dnnl_conv *c, const rp_conv *shape, bool has_bias,
   int64_t scratchpad_bytes = 0;
   dnnl_status_t status = dnnl_success;
   for (int i = 0; i < SIDES && !status; i++) {
-    status = describe_ours(shape, i, shape->n / c->slices, &ours[i]);
+    status = describe_ours(shape, i, shape->n / c->slices, c->parts,
+                           &ours[i]);
     if (!status) status = describe_any(&ours[i], &any[i]);
   }
-  if (!status) status = describe_operation(shape, has_bias, any, &operation);
+  if (!status) status = describe_operation(shape, c->parts, has_bias, any, &operation);
   if (!status) status = dnnl_primitive_attr_create(&attr);
   if (!status)
     status = dnnl_primitive_attr_set_scratchpad_mode(
@@ -211,6 +227,36 @@ static int64_t slices_of(const rp_conv *c) {
   return c->n;
 }
 
+/* The least number of equal parts that are small enough, or whose channels
+   would be too few with one more. */
+static int64_t parts_of(const rp_conv *c) {
+  const int64_t channels = parts_of_input(c) ? c->in : c->out;
+  const int64_t bytes = (int64_t)sizeof(float) * c->out * c->in *
+                        c->window.kernel[0] * c->window.kernel[1];
+  int64_t best = 1;
+  for (int64_t parts = 2; c->groups == 1 && bytes / best > PART_BYTES &&
+                          channels / parts >= PART_CHANNELS; parts++)
+    if (channels % parts == 0) best = parts;
+  return best;
+}
+
+static void measure(rp_dnnl_conv *c, const rp_conv *shape) {
+  const int64_t *kernel = shape->window.kernel;
+  const int64_t taps = kernel[0] * kernel[1], n = shape->n / c->slices;
+  const int64_t x = shape->in * shape->size[0] * shape->size[1];
+  const int64_t y = shape->out * shape->count[0] * shape->count[1];
+  c->sides[X].slice_step = n * shape->groups * x;
+  c->sides[Y].slice_step = n * shape->groups * y;
+  if (parts_of_input(shape)) {
+    c->sides[X].part_step = x / c->parts;
+    c->sides[W].part_step = shape->in / c->parts * taps;
+  } else {
+    c->sides[Y].part_step = y / c->parts;
+    c->sides[W].part_step = shape->out / c->parts * shape->in * taps;
+    c->bias_step = shape->out / c->parts;
+  }
+}
+
 rp_dnnl_conv *rp_dnnl_conv_new(rp_context *ctx, const rp_conv *shape,
                                bool has_bias, int64_t *workspace_bytes) {
   *workspace_bytes = 0;
@@ -220,6 +266,8 @@ rp_dnnl_conv *rp_dnnl_conv_new(rp_context *ctx, const rp_conv *shape,
   c->ctx = ctx;
   c->kind = shape->kind;
   c->slices = slices_of(shape);
+  c->parts = parts_of(shape);
+  measure(c, shape);
   c->sides[shape->kind == RP_CONV_FORWARD      ? Y
            : shape->kind == RP_CONV_GRAD_INPUT ? X
                                                : W].written = true;
@@ -284,49 +332,50 @@ static dnnl_status_t convolve(const rp_dnnl_conv *c) {
   return run_stage(&c->conv, args, n);
 }
 
-static dnnl_status_t run_slice(const rp_dnnl_conv *c, int64_t slice,
-                               float *const *ours, char *workspace) {
+/* The run of one slice of one part: what it reads is rearranged unless it is
+   in the workspace already. `made` is where inner's values of what is made
+   go. */
+static dnnl_status_t run_slice(const rp_dnnl_conv *c, float *const *at,
+                               const float **present, float *made,
+                               char *workspace) {
   dnnl_status_t status = dnnl_success;
-  float *at[SIDES];
   for (int i = 0; i < SIDES && !status; i++) {
     const side *s = &c->sides[i];
-    at[i] = ours[i] + (i == W ? 0 : slice * s->outer_floats);
-    if (s->outer == NULL)
-      status = dnnl_memory_set_data_handle(s->inner, at[i]);
-    else if (!s->written && (i != W || slice == 0))
-      status = rearrange(s, at[i], workspace + s->at);
-    else
-      status = dnnl_memory_set_data_handle(s->inner, workspace + s->at);
+    void *inner = s->outer ? workspace + s->at : (void *)at[i];
+    if (s->written) inner = made;
+    if (s->outer && !s->written && present[i] != at[i]) {
+      status = rearrange(s, at[i], inner);
+      present[i] = at[i];
+    } else {
+      status = dnnl_memory_set_data_handle(s->inner, inner);
+    }
   }
-  if (!status) status = convolve(c);
-  for (int i = 0; i < SIDES && !status; i++)
-    if (i != W && c->sides[i].outer && c->sides[i].written)
-      status = rearrange(&c->sides[i], at[i], workspace + c->sides[i].at);
-  return status;
+  return status ? status : convolve(c);
 }
 
-/* dw of one slice after the other; the sum lies where the first one's would.
-   Where theirs is like ours, slices behind the first are made in the
-   workspace. */
-static dnnl_status_t run_weight(const rp_dnnl_conv *c, float *const *ours,
-                                char *workspace) {
-  const side *w = &c->sides[W];
-  float *const part = (float *)(workspace + c->sum_at);
-  float *const total = w->outer ? (float *)(workspace + w->at) : ours[W];
+/* x and y are made slice by slice. Of dw each slice gives a term: the sum
+   lies where the first one's would, the others' are made behind it. */
+static dnnl_status_t run_part(const rp_dnnl_conv *c, int64_t part,
+                              float *const *ours, const float **present,
+                              char *workspace) {
+  const int made = c->kind == RP_CONV_FORWARD      ? Y
+                   : c->kind == RP_CONV_GRAD_INPUT ? X
+                                                   : W;
+  const side *m = &c->sides[made];
   dnnl_status_t status = dnnl_success;
   for (int64_t slice = 0; slice < c->slices && !status; slice++) {
-    float *at[SIDES] = {ours[X], slice ? part : total, ours[Y]};
-    for (int i = 0; i < SIDES && !status; i++) {
-      const side *s = &c->sides[i];
-      if (i != W) at[i] += slice * s->outer_floats;
-      status = i == W || s->outer == NULL
-                   ? dnnl_memory_set_data_handle(s->inner, at[i])
-                   : rearrange(s, at[i], workspace + s->at);
-    }
-    if (!status) status = convolve(c);
-    if (!status && slice) add(total, part, w->inner_floats);
+    float *at[SIDES];
+    for (int i = 0; i < SIDES; i++)
+      at[i] = ours[i] + part * c->sides[i].part_step +
+              slice * c->sides[i].slice_step;
+    float *const total = m->outer ? (float *)(workspace + m->at) : at[made];
+    float *const term = made == W && slice > 0
+                            ? (float *)(workspace + c->sum_at) : total;
+    status = run_slice(c, at, present, term, workspace);
+    if (!status && term != total) add(total, term, m->inner_floats);
+    if (!status && m->outer && (made != W || slice == c->slices - 1))
+      status = rearrange(m, at[made], total);
   }
-  if (!status && w->outer) status = rearrange(w, ours[W], total);
   return status;
 }
 
@@ -343,12 +392,12 @@ rp_status rp_dnnl_conv_run(rp_dnnl_conv *c, rp_context *ctx, float *x,
   dnnl_status_t status = point(&c->conv, scratchpad);
   for (int i = 0; i < SIDES && !status; i++)
     status = point(&c->sides[i].reorder, scratchpad);
-  if (!status && c->bias)
-    status = dnnl_memory_set_data_handle(c->bias, (void *)bias);
-  if (!status && c->kind == RP_CONV_GRAD_WEIGHT)
-    status = run_weight(c, ours, workspace);
-  else
-    for (int64_t slice = 0; slice < c->slices && !status; slice++)
-      status = run_slice(c, slice, ours, workspace);
+  const float *present[SIDES] = {NULL, NULL, NULL};
+  for (int64_t part = 0; part < c->parts && !status; part++) {
+    if (c->bias)
+      status = dnnl_memory_set_data_handle(
+          c->bias, (void *)(bias + part * c->bias_step));
+    if (!status) status = run_part(c, part, ours, present, workspace);
+  }
   return rp_dnnl_check(ctx, status, "run a convolution");
 }

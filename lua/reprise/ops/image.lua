@@ -8,7 +8,6 @@ local arguments = require 'reprise.ops.arguments'
 local failure = require 'reprise.failure'
 local record = require 'reprise.ops.record'
 local shape = require 'reprise.ops.shape'
-local pointwise = require 'reprise.ops.pointwise'
 local tensor = require 'reprise.tensor'
 
 local ints, reals, pointer = record.ints, record.reals, tensor.pointer
@@ -172,6 +171,7 @@ end
 
 local batch_norm_op = record.op 'batch_norm'
 local group_norm_op = record.op 'group_norm'
+local rsqrt = record.unary(record.op 'rsqrt', 'batch_norm')
 local expand_op = record.op 'expand'
 
 local function channels_of(x, where)
@@ -221,7 +221,7 @@ function image.batch_norm(x, running_mean, running_var, weight, bias, training,
   if running_mean == nil then
     failure.raise('[%s] running statistics are needed where not training', where)
   end
-  local scale = weight * pointwise.rsqrt(running_var + eps)
+  local scale = weight * rsqrt(running_var + eps)
   return x * beside(scale, x) + beside(bias - running_mean * scale, x)
 end
 
