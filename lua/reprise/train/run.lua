@@ -20,7 +20,8 @@ local optim = rp.optim
 local SAMPLE_CHARACTERS, SAMPLE_SECONDS = 500, 10
 -- Shares of the steps and of the peak learning rate.
 local WARMUP, LEAST_LR = 0.05, 0.1
-local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task'}
+local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task',
+               resnet = 'reprise.train.image_task'}
 
 -- Weight decay on matrices only: biases, norms and scales have none.
 local function make_optimizer(model, options)
