@@ -13,6 +13,12 @@ local gc, setmetatable, getmetatable = ffi.gc, setmetatable, getmetatable
 local release = C.rp_tensor_release
 
 ---@class reprise.Tensor
+---@operator add(reprise.Tensor|number): reprise.Tensor
+---@operator sub(reprise.Tensor|number): reprise.Tensor
+---@operator mul(reprise.Tensor|number): reprise.Tensor
+---@operator div(reprise.Tensor|number): reprise.Tensor
+---@operator pow(reprise.Tensor|number): reprise.Tensor
+---@operator unm: reprise.Tensor
 ---@field ptr any                 the C handle, owned
 ---@field shape integer[]         a fresh list; prints as (2,3)
 ---@field dtype string            'f32', 'f64', 'bf16', 'i32', 'i64', 'bool'

@@ -37,18 +37,23 @@ local function label(leaf, path)
   if #path > #present then failure.check(C.rp_leaf_set_name(leaf.ptr, path)) end
 end
 
-local function label_all(root)
+local function label_all(root, prefix)
   if labelled[root] then return end
   labelled[root] = true
   local names, list = walk.leaves(root, C.RP_PARAMETER, C.RP_BUFFER)
-  for i, leaf in ipairs(list) do label(leaf, names[i]) end
+  for i, leaf in ipairs(list) do label(leaf, (prefix or '') .. names[i]) end
 end
 
 local function enter(self)
   local parent = scope.current()
   local name = parent and walk.path(parent, self)
   if not parent then label_all(self) end
-  scope.enter(name or self._name or self.class_name:lower())
+  if not name then
+    name = self._name or self.class_name:lower()
+    -- Called inside a module that does not have it: messages still name it.
+    if parent then label_all(self, name .. '.') end
+  end
+  scope.enter(name)
   if layers[self] then failure.check(C.rp_layer_enter(ctx)) end
   if entries[self] then failure.check(C.rp_entry_enter(ctx)) end
 end
