@@ -71,7 +71,12 @@ local function indented(text)
   return (text:gsub('\n', '\n  '))
 end
 
+-- Modules that are being printed: one that is inside itself prints as dots.
+local printing = {}
+
 local function text_of(self)
+  if printing[self] then return self.class_name .. '(...)' end
+  printing[self] = true
   local lines = {}
   local names, list = walk.modules(self)
   for i = 2, #list do
@@ -85,6 +90,7 @@ local function text_of(self)
       lines[#lines + 1] = ('  (%s): %s'):format(names[i], indented(tostring(list[i])))
     end
   end
+  printing[self] = nil
   local head = self.class_name .. '(' .. (self.describe and self:describe() or '')
   if #lines == 0 then return head .. ')' end
   return head .. '\n' .. table.concat(lines, '\n') .. '\n)'
