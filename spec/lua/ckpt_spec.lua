@@ -168,8 +168,8 @@ describe('specs', function()
   end
 
   it('are refused with the nearest valid one', function()
-    assert.equal("no strategy 'evry'; did you mean every=2?  (none, every, uniform, " ..
-      'segments, nodes, sqrt, attention, scope, blocks, ops, or ./FILE.lua)', reason 'evry=2')
+    assert.equal("no strategy 'evry'; did you mean every=2?  (" ..
+      table.concat(ckpt.names(), ', ') .. ', or ./FILE.lua)', reason 'evry=2')
     assert.matches('did you mean sqrt%?', reason 'sqt')
     assert.matches('did you mean attention%?', reason 'atention')
     assert.is_nil(reason 'xyzzy':find('did you mean', 1, true))
