@@ -302,6 +302,10 @@ describe('segments', function()
       '%(gpt.blocks.1.norm: layer_norm%): a single op', useless{first = 2, last = 2, keep = keep})
     assert.matches('kept for what follows; make it longer',
       useless{first = 2, last = 3, keep = {2}})
+    local single = {{first = 2, last = 2, keep = keep}}
+    assert.is_nil(segments.useless(graph, single, true))
+    graph.nodes[2].mark = 1
+    assert.matches('layer_norm, in rp.checkpoint', segments.useless(graph, single, true))
     for _, node in ipairs(graph.nodes) do node.read_by_backward = false end
     assert.matches('nothing in it is trained', useless{first = 2, last = 4, keep = keep})
   end)
