@@ -84,10 +84,16 @@ typedef struct rp_layout {
 } rp_layout;
 
 /* workspace_bytes: by graph node. Greedy by size, by start and by area, at
-   the lowest offset free over the whole life; the best of the three. */
+   the lowest offset free over the whole life; the best of the three, or the
+   first within 1/256 of live_bytes. */
 rp_status rp_layout_make(rp_layout *layout, rp_context *ctx,
                          const rp_graph *graph, const rp_program *program,
                          const int64_t *workspace_bytes);
+/* The live_bytes that a layout of the program would have: no arena can be
+   smaller. */
+rp_status rp_layout_bound(int64_t *live_bytes, rp_context *ctx,
+                          const rp_graph *graph, const rp_program *program,
+                          const int64_t *workspace_bytes);
 void rp_layout_free(rp_layout *layout, rp_context *ctx);
 /* Whether an output of node may lie where its operand `input` lies. */
 bool rp_may_share(const rp_graph *graph, const rp_graph_node *node,
@@ -125,6 +131,7 @@ struct rp_plan {
   int64_t *workspace_bytes; /* by node */
   int32_t n_kernels;
   struct rp_view_data *view; /* plan/view.c, made when asked for */
+  struct rp_front *front;    /* plan/front.c, made when asked for */
   struct rp_run_data *run;   /* exec/run.c, made by the first run */
   int64_t measured_peak;
   double measured_seconds;
@@ -135,6 +142,7 @@ struct rp_plan {
 rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
                      const rp_backend *backend);
 void rp_view_free(rp_plan *plan);
+void rp_plan_front_free(rp_plan *plan);
 void rp_run_data_free(rp_plan *plan);
 
 /* Seconds of a node by the backend's rates. */
