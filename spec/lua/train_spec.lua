@@ -283,8 +283,8 @@ describe('train.lua', function()
 
     it('a sequence longer than the text', function()
       local result = run('--data ' .. write('short.txt', ('ab '):rep(100)))
-      assert.is_truthy(result.err:find('a sequence of 128 needs a text of at '
-        .. 'least 1290 characters', 1, true), result.err)
+      assert.is_truthy(result.err:find('a sequence of 64 needs a text of at '
+        .. 'least 650 characters', 1, true), result.err)
     end)
 
     it('a strategy file with an error: its line', function()

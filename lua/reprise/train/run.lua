@@ -109,6 +109,17 @@ local function closing(result)
       or 'promised ' .. units.bytes(result.promised_bytes))
 end
 
+local function print_sample(task)
+  local started, text = clock(), nil
+  task.model:eval()
+  rp.no_grad(function()
+    text = task:sample(SAMPLE_CHARACTERS, function()
+      return C.rp_interrupt_take() or clock() - started > SAMPLE_SECONDS
+    end)
+  end)
+  print(('\nwhat the model writes:\n\n%s\n'):format(text))
+end
+
 -- With --accumulate the gradients of the first batches stay until the step.
 local function accumulation_line(options, plan)
   if options.accumulate == 1 then return end
@@ -142,13 +153,7 @@ return function(options, Model)
   print()
   accumulation_line(options, plan)
   local result = train(task, opt, options, plan)
-  if task.sample then
-    local started = clock()
-    print(('\nwhat the model writes:\n\n%s\n'):format(
-      task:sample(SAMPLE_CHARACTERS, function()
-        return C.rp_interrupt_take() or clock() - started > SAMPLE_SECONDS
-      end)))
-  end
+  if task.sample then print_sample(task) end
   print(closing(result))
   print(memory_report.verdict(plan, none))
 end
