@@ -58,6 +58,40 @@ describe('the memory contract', function()
     end)
   end
 
+  it('predicts every other program too', function()
+    local function check(what)
+      local plan = rp.last_plan()
+      assert.equal(plan.peak_bytes, plan:measured_peak(), what)
+    end
+    for _, name in ipairs(models.names) do
+      local made = run.model(name)
+      local opt = optimizer(made)
+      for _, spec in ipairs {'none', 'ops', 'nodes=2'} do
+        for round = 1, 3 do
+          local what = ('%s, %s, %d: '):format(name, spec, round)
+          made.loss():backward {ckpt = spec}
+          check(what .. 'backward')
+          -- Again: gradients are there already and are added to.
+          local loss = made.loss()
+          local other = loss * 2
+          loss:backward {ckpt = spec, also = {other}}
+          check(what .. 'accumulating backward')
+          if round == 2 then
+            opt:minimize(made.loss(), {ckpt = spec})
+            check(what .. 'minimize over gradients')
+          else
+            opt:step()
+            check(what .. 'step')
+          end
+          opt:zero_grad()
+          rp.run(made.loss(), made.loss())
+          check(what .. 'run')
+          opt:clip_grad_norm(0.1 * round)
+        end
+      end
+    end
+  end)
+
   it('is the peak that rp.memory() saw, where nothing else is held', function()
     for _, spec in ipairs {'none', 'every=1', 'sqrt'} do
       collect()
