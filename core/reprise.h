@@ -320,6 +320,20 @@ typedef struct rp_segment {
   int32_t n_keep;
 } rp_segment;
 
+/* The time-memory front: plans that no other beats in both exact peak and
+   predicted step time, found without looking at a budget (chain dynamic
+   programme over the blocks, kept sets by minimum cut, layers, local search
+   judged by the laid-out program). Made once a plan; peak rises, seconds
+   fall. Returns the number of points, -1 on failure. */
+int rp_plan_front(rp_plan *plan);
+typedef struct rp_front_point {
+  int64_t peak_bytes;         /* persistent + arena, exactly */
+  double seconds;             /* of a step, predicted */
+  const rp_segment *segments; /* the plan's, for rp_plan_set_segments */
+  int32_t n_segments;
+} rp_front_point;
+rp_status rp_plan_front_point(rp_plan *plan, int i, rp_front_point *out);
+
 rp_status rp_plan_set_segments(rp_plan *plan, const rp_segment *segments,
                                int n_segments);
 /* An explicit list: node i runs (i >= 0), or the values of node -1 - i are

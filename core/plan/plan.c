@@ -94,6 +94,7 @@ void rp_plan_release(rp_plan *plan) {
   rp_free(ctx, plan->kernels, n * sizeof *plan->kernels);
   rp_free(ctx, plan->workspace_bytes, n * sizeof(int64_t));
   rp_run_data_free(plan);
+  rp_plan_front_free(plan);
   rp_view_free(plan);
   rp_layout_free(&plan->layout, ctx);
   rp_program_free(&plan->program, ctx);

@@ -3,6 +3,7 @@
 
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
+local front_of = require 'reprise.front'
 local tensor = require 'reprise.tensor'
 
 local C = binding.C
@@ -43,6 +44,8 @@ local C = binding.C
 ---@field nodes reprise.GraphNode[]
 ---@field layers reprise.GraphSpan[]
 ---@field blocks reprise.GraphSpan[]
+---@field persistent_bytes integer  of the step, whatever the strategy
+---@field front fun(): reprise.FrontPoint[]  the time-memory front
 
 local function optional(index)
   if index < 0 then return nil end
@@ -91,7 +94,11 @@ return function(plan)
   if view == nil then return nil end
   local nodes = {}
   for i = 0, view.n_nodes - 1 do nodes[i + 1] = node_of(view.nodes[i], i + 1) end
+  local info = ffi.new 'rp_plan_info'
+  C.rp_plan_describe(plan, info)
   return {
+    persistent_bytes = tonumber(info.persistent_bytes),
+    front = function() return front_of(plan) end,
     n_forward = view.n_forward,
     nodes = nodes,
     layers = spans_of(view.layers, view.n_layers),

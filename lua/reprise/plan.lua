@@ -4,6 +4,8 @@ local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
 local failure = require 'reprise.failure'
 local graph_of = require 'reprise.graph'
+local report = require 'reprise.report.plan'
+local summary = require 'reprise.report.summary'
 
 local C = binding.C
 
@@ -139,14 +141,9 @@ function Plan:measured_seconds()
   return C.rp_plan_measured_seconds(self.ptr)
 end
 
-local function mebibytes(bytes)
-  return ('%.1f MiB'):format(bytes / 2^20)
-end
-
+--- The report: the peak, what it is made of, what is recomputed.
 function Plan.__tostring(self)
-  return ('%s: peak %s (persistent %s, arena %s), %d segments, recomputes %.0f %% of the forward')
-    :format(self.strategy, mebibytes(self.peak_bytes), mebibytes(self.persistent_bytes),
-      mebibytes(self.arena_bytes), self.n_segments, 100 * self.recompute_fraction)
+  return report.text(summary.of(self))
 end
 
 return plan

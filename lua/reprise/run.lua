@@ -64,7 +64,7 @@ end
 
 local function tell_useless(plan, strategy, graph)
   local text = segments.useless(graph, plans.new(plan, strategy.text):segments())
-  if text then failure.notice_once(strategy.text .. ': ' .. text) end
+  if text then failure.notice_once('under ' .. strategy.text .. ', ' .. text) end
 end
 
 --- Gives a new plan its segments and finishes it.

@@ -169,7 +169,8 @@ function segments.useless(graph, list)
   if not first then return nil end
   local size = first.last - first.first + 1
   local node = graph.nodes[first.first]
-  local name = (node.scope ~= '' and node.scope .. ': ' or '') .. node.op
+  local name = (node.scope ~= '' and node.scope .. ': ' or '') .. node.op ..
+    (node.mark ~= 0 and ', in rp.checkpoint' or '')
   local reason
   if size == 1 then
     reason = 'a single op\'s result is kept for what follows; give the segment ' ..

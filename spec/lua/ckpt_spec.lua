@@ -12,7 +12,7 @@ local function stack(n)
     local i = #graph.nodes + 1
     local made = {
       first = i, last = i, op = op, scope = scope, bytes = 10, inputs = {i > 1 and i - 1 or -1},
-      read_by_backward = true, costly = op == 'linear',
+      read_by_backward = true, mark = 0, costly = op == 'linear',
     }
     for key, value in pairs(fields or {}) do made[key] = value end
     graph.nodes[i] = made

@@ -140,6 +140,55 @@ describe('train.lua', function()
     assert.equal(2, #log)
   end)
 
+  describe('--model mlp', function()
+    -- n images of 4 x 4 whose brightness tells the class, labels from `first`.
+    local function write_images(prefix, n, first)
+      local images, labels = {}, {}
+      for i = 1, n do
+        local class = i % 10
+        images[i] = string.char(class * 25):rep(16)
+        labels[i] = string.char(class + first)
+      end
+      local function header(rank, ...)
+        local parts = {'\0\0\8' .. string.char(rank)}
+        for _, size in ipairs {...} do
+          parts[#parts + 1] = '\0\0\0' .. string.char(size)
+        end
+        return table.concat(parts)
+      end
+      write(prefix .. '-images-idx3-ubyte',
+        header(3, n, 4, 4) .. table.concat(images))
+      write(prefix .. '-labels-idx1-ubyte', header(1, n) .. table.concat(labels))
+    end
+
+    local SMALL = '--model mlp --width 32 --layers 2 --batch 16 '
+
+    it('learns from IDX files, the same under every strategy', function()
+      write_images('train', 200, 0)
+      write_images('t10k', 40, 0)
+      local expected
+      for _, spec in ipairs {'none', 'every=1', 'every=2', 'sqrt', 'ops'} do
+        local log, lines = log_of(SMALL .. '--steps 120 --dropout 0.1 --lr 1e-2 '
+          .. '--data ' .. folder .. ' --ckpt ' .. spec)
+        assert.is_true(log[120].val_loss < 0.5 * log[1].loss)
+        local losses = {}
+        for i, line in ipairs(lines) do
+          losses[i] = line:match '"loss":([^,]*)'
+        end
+        expected = expected or losses
+        assert.same(expected, losses, spec)
+      end
+    end)
+
+    it('refuses a label that is no class, before any parameter changes', function()
+      write_images('train', 200, 3)
+      local result = run(SMALL .. '--steps 1 --data ' .. folder)
+      assert.is_false(result.ok)
+      assert.is_truthy(result.err:find 'label 1[0-2]')
+      assert.is_truthy(result.err:find '0%.%.9')
+    end)
+  end)
+
   describe('--plan', function()
     it('prints the report and stops', function()
       local out = succeed(TINY .. '--ckpt sqrt --plan').out
@@ -189,6 +238,15 @@ describe('train.lua', function()
     local last
     for line in io.lines(path) do last = line end
     assert.is_number(cjson.decode(last).val_loss)
+  end)
+
+  it('says what a step needs when memory runs out', function()
+    local result = run('--preset gpt2-355m --batch 1 --steps 1',
+      'ulimit -v 1500000;')
+    assert.is_false(result.ok)
+    assert.is_truthy(result.err:find 'out of memory')
+    assert.is_truthy(result.err:find 'a step needs %d+%.%d+ GiB')
+    assert.is_nil(result.err:find 'stack traceback')
   end)
 
   describe('says what is wrong and exits with 1:', function()

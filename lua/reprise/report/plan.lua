@@ -50,8 +50,8 @@ local function breakdown(plan, lines)
   end
 end
 
-local function comparison(plan, none, lines)
-  if plan.strategy ~= 'none' then
+local function costs(plan, none, lines)
+  if none and plan.strategy ~= 'none' then
     local more = none.peak_bytes / plan.peak_bytes - 1
     lines[#lines + 1] = ('  none would need %s (%s%s)'):format(
       units.bytes(none.peak_bytes), more >= 0 and '+' or '-',
@@ -88,23 +88,26 @@ local function largest_values(plan, lines)
   end
 end
 
---- The report `--plan` prints.
+--- The report `--plan` prints, and printing a plan; then there is nothing to
+--- compare with.
 ---@param plan reprise.PlanSummary
----@param none reprise.PlanSummary the same step under `none`
----@param title string what is trained, in one line
+---@param none? reprise.PlanSummary the same step under `none`
+---@param title? string what is trained, in one line
 ---@return string
 function report.text(plan, none, title)
-  local lines = {title, ''}
+  local lines = {title or plan.strategy, ''}
   lines[#lines + 1] = ('  peak %s, while running %s (instruction %d of %d)')
     :format(units.bytes(plan.peak_bytes), plan.peak_at,
             plan.peak_instruction, plan.n_instructions)
   lines[#lines + 1] = ''
   breakdown(plan, lines)
   lines[#lines + 1] = ''
-  comparison(plan, none, lines)
+  costs(plan, none, lines)
   largest_values(plan, lines)
-  lines[#lines + 1] = ''
-  lines[#lines + 1] = '  ' .. memory.verdict(plan, none)
+  if none then
+    lines[#lines + 1] = ''
+    lines[#lines + 1] = '  ' .. memory.verdict(plan, none)
+  end
   return table.concat(lines, '\n')
 end
 

@@ -3,6 +3,7 @@
 local rp = require 'reprise'
 local binding = require 'reprise.ffi'
 local ckpt = require 'reprise.ckpt'
+local clock = require 'reprise.report.clock'
 local failure = require 'reprise.failure'
 local log = require 'reprise.train.log'
 local loop = require 'reprise.train.loop'
@@ -15,7 +16,8 @@ local units = require 'reprise.report.units'
 local C = binding.C
 local optim = rp.optim
 
-local SAMPLE_CHARACTERS = 400
+-- The sample ends with whichever comes first.
+local SAMPLE_CHARACTERS, SAMPLE_SECONDS = 500, 10
 -- Shares of the steps and of the peak learning rate.
 local WARMUP, LEAST_LR = 0.05, 0.1
 local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task'}
@@ -59,19 +61,10 @@ local function plans(task, opt, options)
   return summary.of(plan), summary.of(none)
 end
 
-local function train(task, opt, options, plan)
-  local line = progress.new(options.steps)
-  local journal = log.open(options.log)
+local function hooks_of(opt, options, plan, line, journal)
   local rate = optim.warmup_cosine {lr = options.lr, steps = options.steps,
     warmup = math.ceil(options.steps * WARMUP), min_lr = options.lr * LEAST_LR}
-  -- A notice begins on a line of its own.
-  local sink = failure.sink
-  failure.sink = function(text)
-    line:finish()
-    sink(text)
-  end
-  C.rp_interrupt_install()
-  local result = loop.run(task, opt, options, {
+  return {
     set_lr = function(step) opt:set_lr(rate(step)) end,
     interrupted = C.rp_interrupt_take,
     promised_bytes = plan.peak_bytes,
@@ -79,11 +72,32 @@ local function train(task, opt, options, plan)
       line:show(step)
       journal:write(step)
     end,
-  })
+  }
+end
+
+local function train(task, opt, options, plan)
+  local journal = log.open(options.log)
+  local line = progress.new(options.steps)
+  local sink = failure.sink
+  -- A notice begins on a line of its own.
+  failure.sink = function(text)
+    line:finish()
+    sink(text)
+  end
+  C.rp_interrupt_install()
+  local ok, result = pcall(loop.run, task, opt, options,
+    hooks_of(opt, options, plan, line, journal))
   line:finish()
   journal:close()
   failure.sink = sink
-  return result
+  if ok then return result end
+  local reason = tostring(result)
+  if reason:find 'out of memory' then
+    reason = ('%s; a step needs %s: less with a smaller --batch, with --ckpt '
+      .. 'every=1, ...; --plan shows it'):format(reason,
+      units.bytes(plan.peak_bytes))
+  end
+  error(reason, 0)
 end
 
 local function closing(result)
@@ -129,8 +143,11 @@ return function(options, Model)
   accumulation_line(options, plan)
   local result = train(task, opt, options, plan)
   if task.sample then
+    local started = clock()
     print(('\nwhat the model writes:\n\n%s\n'):format(
-      task:sample(SAMPLE_CHARACTERS, C.rp_interrupt_take)))
+      task:sample(SAMPLE_CHARACTERS, function()
+        return C.rp_interrupt_take() or clock() - started > SAMPLE_SECONDS
+      end)))
   end
   print(closing(result))
   print(memory_report.verdict(plan, none))
