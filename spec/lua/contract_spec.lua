@@ -162,6 +162,54 @@ describe('the memory contract', function()
   end)
 end)
 
+describe('a byte budget', function()
+  setup(run.quiet)
+  teardown(run.loud)
+
+  for _, name in ipairs(models.names) do
+    it('is kept, and more of it never costs time: ' .. name, function()
+      local made = run.model(name)
+      local opt = optimizer(made)
+      local function plan(ckpt) return opt:plan(made.loss(), {ckpt = ckpt}) end
+      local most, least = plan('none').peak_bytes, plan('budget=min').peak_bytes
+      assert(least <= most)
+      local slowest = math.huge
+      for k = 0, 16 do
+        local budget = math.floor(least + (most - least) * k / 16)
+        local found = plan {budget = budget}
+        assert(found.peak_bytes <= budget,
+          ('budget %d, peak %d'):format(budget, found.peak_bytes))
+        assert(found.replay_seconds <= slowest, 'more bytes, more time')
+        slowest = found.replay_seconds
+      end
+      assert.equal(plan('none').n_replays, plan {budget = most}.n_replays)
+      -- The front is searched, not proved: a named strategy may be below its
+      -- least point, but not by much.
+      local arena = plan('budget=min').arena_bytes
+      for _, spec in ipairs(made.specs) do
+        assert(plan(spec).arena_bytes >= 0.95 * arena, spec .. ' beats budget=min')
+      end
+    end)
+  end
+
+  it('that cannot be met is refused before anything is allocated', function()
+    collect()
+    C.rp_arena_release(ctx)
+    local made = run.model 'gpt'
+    local opt = optimizer(made)
+    local loss = made.loss()
+    local least = opt:plan(loss, {ckpt = 'budget=min'}).peak_bytes
+    local before = tonumber(memory().storage_bytes)
+    local ok, message = pcall(function()
+      opt:minimize(loss, {ckpt = {budget = least - 1}})
+    end)
+    assert(not ok and message:find('cannot be met', 1, true), message)
+    assert(message:find(tostring(least), 1, true), message)
+    assert.equal(before, tonumber(memory().storage_bytes))
+    assert.equal(0, opt:step_count())
+  end)
+end)
+
 describe('resident memory', function()
   -- A process of its own: what this one has touched stays with it.
   local function resident(spec)

@@ -167,7 +167,7 @@ describe('a random graph', function()
         run.same_bits(want, got, ('seed %d, strategy %d'):format(seed, k))
         if k % 2 == 0 then replays = replays + plan.n_replays end
       end
-      for _, spec in ipairs {'sqrt', 'ops', 'nodes=3'} do
+      for _, spec in ipairs {'sqrt', 'ops', 'nodes=3', 'budget=min'} do
         run.same_bits(want, (train(seed, spec, 'minimize')),
           ('seed %d, %s'):format(seed, spec))
       end
