@@ -43,31 +43,6 @@ static void settle(rp_candidate *c) {
         c->keeps.at + (intptr_t)c->segments.at[i].keep;
 }
 
-rp_status rp_evaluate(const rp_plan *plan, const rp_segment *segments,
-                      int32_t n, const rp_backend *backend,
-                      int64_t *arena_bytes, double *seconds) {
-  rp_context *ctx = plan->ctx;
-  rp_tree tree = {0};
-  rp_program program = {0};
-  rp_layout layout = {0};
-  rp_status status = rp_tree_build(&tree, ctx, &plan->graph, segments, n);
-  if (status == RP_OK)
-    status = rp_schedule_tree(&program, ctx, &plan->graph, &tree);
-  if (status == RP_OK)
-    status = rp_layout_make(&layout, ctx, &plan->graph, &program,
-                            plan->workspace_bytes);
-  *arena_bytes = layout.arena_bytes;
-  *seconds = 0;
-  for (int32_t i = 0; i < program.instructions.n; i++)
-    if (program.instructions.at[i].opcode == RP_OP_RUN)
-      *seconds += rp_node_seconds(
-          &plan->graph.nodes.at[program.instructions.at[i].node], backend);
-  rp_layout_free(&layout, ctx);
-  rp_program_free(&program, ctx);
-  rp_tree_free(&tree, ctx);
-  return status;
-}
-
 /* ---- the front -------------------------------------------------------------------- */
 
 /* Takes c, evaluated, into the front or frees it. */
@@ -107,18 +82,61 @@ static int64_t persistent_bytes(const rp_plan *plan) {
   return info.persistent_bytes;
 }
 
+/* Is a plan of at least this peak, and of this time, beaten already? */
+static bool is_beaten(const rp_front *front, int64_t peak_bytes,
+                      double seconds) {
+  for (int32_t i = 0; i < front->points.n; i++)
+    if (front->points.at[i].peak_bytes <= peak_bytes &&
+        front->points.at[i].seconds <= seconds)
+      return true;
+  return false;
+}
+
+/* Exact peak and time: tree, schedule, layout; the layout only where the live
+   bytes, which bound it from below, do not already say that c is beaten. */
+static rp_status evaluate(const rp_front *front, const rp_plan *plan,
+                          const rp_backend *backend, int64_t persistent,
+                          rp_candidate *c, bool *beaten) {
+  rp_context *ctx = plan->ctx;
+  rp_tree tree = {0};
+  rp_program program = {0};
+  rp_layout layout = {0};
+  int64_t live_bytes = 0;
+  rp_status status = rp_tree_build(&tree, ctx, &plan->graph, c->segments.at,
+                                   c->segments.n);
+  if (status == RP_OK)
+    status = rp_schedule_tree(&program, ctx, &plan->graph, &tree);
+  if (status == RP_OK)
+    status = rp_layout_bound(&live_bytes, ctx, &plan->graph, &program,
+                             plan->workspace_bytes);
+  c->seconds = 0;
+  for (int32_t i = 0; i < program.instructions.n; i++)
+    if (program.instructions.at[i].opcode == RP_OP_RUN)
+      c->seconds += rp_node_seconds(
+          &plan->graph.nodes.at[program.instructions.at[i].node], backend);
+  *beaten = status != RP_OK ||
+            is_beaten(front, persistent + live_bytes, c->seconds);
+  if (!*beaten)
+    status = rp_layout_make(&layout, ctx, &plan->graph, &program,
+                            plan->workspace_bytes);
+  c->peak_bytes = persistent + layout.arena_bytes;
+  rp_layout_free(&layout, ctx);
+  rp_program_free(&program, ctx);
+  rp_tree_free(&tree, ctx);
+  return status;
+}
+
+/* Takes c, made with this status, into the front or frees it. */
 static rp_status offer(rp_front *front, const rp_plan *plan,
                        const rp_backend *backend, int64_t persistent,
                        rp_candidate *c, rp_status status) {
+  bool beaten = true;
   if (status == RP_OK) {
     settle(c);
-    int64_t arena;
-    status = rp_evaluate(plan, c->segments.at, c->segments.n, backend, &arena,
-                         &c->seconds);
-    c->peak_bytes = persistent + arena;
+    status = evaluate(front, plan, backend, persistent, c, &beaten);
     front->evaluations++;
   }
-  if (status == RP_OK) return insert(front, plan->ctx, c);
+  if (status == RP_OK && !beaten) return insert(front, plan->ctx, c);
   candidate_free(c, plan->ctx);
   return status;
 }

@@ -24,11 +24,6 @@ rp_status rp_front_make(rp_front *front, rp_plan *plan,
                         const rp_backend *backend);
 void rp_front_free(rp_front *front, rp_context *ctx);
 
-/* Exact arena and step seconds of these segments: tree, schedule, layout. */
-rp_status rp_evaluate(const rp_plan *plan, const rp_segment *segments,
-                      int32_t n, const rp_backend *backend,
-                      int64_t *arena_bytes, double *seconds);
-
 /* Blocks of the graph with their options, in slots of slot_bytes. */
 typedef struct rp_stretch {
   int32_t first, last; /* forward nodes */

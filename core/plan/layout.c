@@ -51,26 +51,84 @@ static int by_area(const void *a, const void *b) {
   return by_size(a, b);
 }
 
-/* placed: indices of placed boxes by offset. Returns the arena's size. */
-static int64_t place(box *boxes, int32_t n, int32_t *placed) {
+/* Placed boxes, by offset: all of them, and those alive in each of CHUNKS equal
+   parts of the program. Most boxes live within one part, where few others
+   do. */
+enum { CHUNKS = 64, LISTS = CHUNKS + 1 };
+
+typedef struct shelf {
+  int32_t *lists;             /* box indices, list after list */
+  int32_t first[LISTS], n[LISTS];
+  int32_t length;             /* instructions of a part */
+} shelf;
+
+static rp_status shelf_open(shelf *s, rp_context *ctx, const box *boxes,
+                            int32_t n, int32_t instructions) {
+  s->length = instructions / CHUNKS + 1;
+  int32_t room[LISTS] = {0};
+  room[CHUNKS] = n;
+  for (int32_t i = 0; i < n; i++)
+    for (int32_t c = boxes[i].start / s->length;
+         c <= boxes[i].end / s->length; c++)
+      room[c]++;
+  int32_t total = 0;
+  for (int32_t c = 0; c < LISTS; c++) {
+    s->first[c] = total;
+    total += room[c];
+  }
+  s->lists = rp_alloc(ctx, (size_t)total * sizeof *s->lists);
+  return s->lists ? RP_OK : RP_NOMEM;
+}
+
+static void shelf_close(shelf *s, rp_context *ctx, const box *boxes,
+                        int32_t n) {
+  if (s->lists == NULL) return;
+  size_t total = (size_t)n;
+  for (int32_t i = 0; i < n; i++)
+    total += (size_t)(boxes[i].end / s->length - boxes[i].start / s->length +
+                      1);
+  rp_free(ctx, s->lists, total * sizeof *s->lists);
+}
+
+/* The lowest offset at which b meets none of the listed boxes. */
+static int64_t fit(const box *boxes, const box *b, const int32_t *list,
+                   int32_t n) {
+  int64_t at = 0;
+  for (int32_t j = 0; j < n; j++) {
+    const box *other = &boxes[list[j]];
+    if (other->end < b->start || other->start > b->end) continue;
+    if (other->offset >= at + b->size) break; /* it fits in front */
+    const int64_t end = other->offset + other->size;
+    if (end > at) at = end;
+  }
+  return at;
+}
+
+static void put(shelf *s, int32_t c, const box *boxes, int32_t i) {
+  int32_t *list = s->lists + s->first[c];
+  int32_t low = 0, high = s->n[c];
+  while (low < high) {
+    const int32_t middle = (low + high) / 2;
+    if (boxes[list[middle]].offset > boxes[i].offset) high = middle;
+    else low = middle + 1;
+  }
+  memmove(list + low + 1, list + low,
+          (size_t)(s->n[c]++ - low) * sizeof *list);
+  list[low] = i;
+}
+
+/* Places the boxes in their order. Returns the arena's size. */
+static int64_t place(box *boxes, int32_t n, shelf *s) {
   int64_t arena = 0;
-  int32_t n_placed = 0;
+  memset(s->n, 0, sizeof s->n);
   for (int32_t i = 0; i < n; i++) {
     box *b = &boxes[i];
-    int64_t at = 0;
-    for (int32_t j = 0; j < n_placed; j++) {
-      const box *other = &boxes[placed[j]];
-      if (other->end < b->start || other->start > b->end) continue;
-      if (other->offset >= at + b->size) break; /* it fits in front */
-      const int64_t end = other->offset + other->size;
-      if (end > at) at = end;
-    }
-    b->offset = at;
-    if (at + b->size > arena) arena = at + b->size;
-    int32_t j = n_placed++;
-    for (; j > 0 && boxes[placed[j - 1]].offset > at; j--)
-      placed[j] = placed[j - 1];
-    placed[j] = i;
+    const int32_t from = b->start / s->length, to = b->end / s->length;
+    const int32_t c = from == to ? from : CHUNKS;
+    b->offset = fit(boxes, b, s->lists + s->first[c], s->n[c]);
+    if (b->offset + b->size > arena) arena = b->offset + b->size;
+    put(s, CHUNKS, boxes, i);
+    for (int32_t k = from; k <= to; k++) put(s, k, boxes, i);
   }
   return arena;
 }
@@ -136,26 +194,29 @@ rp_status rp_layout_make(rp_layout *layout, rp_context *ctx,
   const size_t most = (size_t)(n_instances + length);
   box *boxes = rp_alloc(ctx, most * sizeof(box));
   int32_t *box_of = rp_alloc(ctx, (size_t)n_instances * sizeof(int32_t));
-  int32_t *placed = rp_alloc(ctx, most * sizeof(int32_t));
   int64_t *best = rp_alloc(ctx, most * sizeof(int64_t));
   layout->offsets = rp_alloc(ctx, (size_t)n_instances * sizeof(int64_t));
   layout->n_offsets = n_instances;
   layout->workspaces = rp_alloc(ctx, (size_t)length * sizeof(int64_t));
   layout->n_workspaces = length;
-  rp_status status = boxes && box_of && placed && best && layout->offsets &&
+  rp_status status = boxes && box_of && best && layout->offsets &&
                              layout->workspaces ? RP_OK : RP_NOMEM;
   int32_t n = 0;
+  shelf s = {0};
   if (status == RP_OK) {
     n = make_boxes(boxes, graph, program, workspace_bytes, box_of);
     status = live_bound(layout, ctx, boxes, n, length);
   }
+  if (status == RP_OK) status = shelf_open(&s, ctx, boxes, n, length);
   if (status == RP_OK) {
     static int (*const orders[])(const void *, const void *) = {
         by_size, by_area, by_start};
     layout->arena_bytes = INT64_MAX;
-    for (int o = 0; o < 3 && layout->arena_bytes > layout->live_bytes; o++) {
+    /* Another order is tried while it could gain more than 1/256. */
+    const int64_t enough = layout->live_bytes + layout->live_bytes / 256;
+    for (int o = 0; o < 3 && layout->arena_bytes > enough; o++) {
       qsort(boxes, (size_t)n, sizeof(box), orders[o]);
-      const int64_t arena = place(boxes, n, placed);
+      const int64_t arena = place(boxes, n, &s);
       if (arena >= layout->arena_bytes) continue;
       layout->arena_bytes = arena;
       for (int32_t i = 0; i < n; i++) best[boxes[i].id] = boxes[i].offset;
@@ -173,11 +234,31 @@ rp_status rp_layout_make(rp_layout *layout, rp_context *ctx,
       layout->workspaces[i] = has ? best[n_instances + i] : -1;
     }
   }
+  shelf_close(&s, ctx, boxes, n);
   rp_free(ctx, boxes, most * sizeof(box));
   rp_free(ctx, box_of, (size_t)n_instances * sizeof(int32_t));
-  rp_free(ctx, placed, most * sizeof(int32_t));
   rp_free(ctx, best, most * sizeof(int64_t));
   if (status != RP_OK) rp_layout_free(layout, ctx);
+  return status;
+}
+
+rp_status rp_layout_bound(int64_t *live_bytes, rp_context *ctx,
+                          const rp_graph *graph, const rp_program *program,
+                          const int64_t *workspace_bytes) {
+  const int32_t n_instances = program->instances.n;
+  const int32_t length = program->instructions.n;
+  const size_t most = (size_t)(n_instances + length);
+  box *boxes = rp_alloc(ctx, most * sizeof(box));
+  int32_t *box_of = rp_alloc(ctx, (size_t)n_instances * sizeof(int32_t));
+  rp_layout layout = {0};
+  rp_status status = boxes && box_of ? RP_OK : RP_NOMEM;
+  if (status == RP_OK)
+    status = live_bound(&layout, ctx, boxes,
+                        make_boxes(boxes, graph, program, workspace_bytes,
+                                   box_of), length);
+  *live_bytes = layout.live_bytes;
+  rp_free(ctx, boxes, most * sizeof(box));
+  rp_free(ctx, box_of, (size_t)n_instances * sizeof(int32_t));
   return status;
 }
 

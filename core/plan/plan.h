@@ -84,10 +84,16 @@ typedef struct rp_layout {
 } rp_layout;
 
 /* workspace_bytes: by graph node. Greedy by size, by start and by area, at
-   the lowest offset free over the whole life; the best of the three. */
+   the lowest offset free over the whole life; the best of the three, or the
+   first within 1/256 of live_bytes. */
 rp_status rp_layout_make(rp_layout *layout, rp_context *ctx,
                          const rp_graph *graph, const rp_program *program,
                          const int64_t *workspace_bytes);
+/* The live_bytes that a layout of the program would have: no arena can be
+   smaller. */
+rp_status rp_layout_bound(int64_t *live_bytes, rp_context *ctx,
+                          const rp_graph *graph, const rp_program *program,
+                          const int64_t *workspace_bytes);
 void rp_layout_free(rp_layout *layout, rp_context *ctx);
 /* Whether an output of node may lie where its operand `input` lies. */
 bool rp_may_share(const rp_graph *graph, const rp_graph_node *node,
