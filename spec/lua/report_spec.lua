@@ -117,11 +117,19 @@ describe('the plan report', function()
       'none would need 512.0 MiB (+61 %)',
       'recomputed: 42 nodes in 2 of 4 layers (1, 3), 16 % of the forward, '
         .. 'about 5 % of the step',
-      'gpt.blocks.4.mlp.fc             8x256x1536        12.0 MiB  '
+      'gpt.blocks.4.mlp.fc                  8x256x1536     12.0 MiB  '
         .. 'gelu_tanh_grad reads it',
     } do
       assert.is_truthy(report:find(part, 1, true), part .. '\n' .. report)
     end
+  end)
+
+  it('leaves the middle out of long names', function()
+    local name = 'gpt.blocks.4.attention.scaled_masked_softmax'
+    local report = plan_report.text(summary {largest = {{name = name,
+      shape = '8x6x256x256', bytes = 1, reason = 'x'}}}, none)
+    assert.is_truthy(report:find('gpt.blocks.4.atte..ed_masked_softmax ', 1,
+      true), report)
   end)
 
   it('is one JSON object', function()
@@ -178,7 +186,10 @@ describe('the progress line', function()
     local text = out.text()
     assert.equal(2, select(2, text:gsub('\n', '')))
     assert.equal(3, select(2, text:gsub('\r', '')))
-    for shown in text:gmatch '\r([^\27]*)' do assert.is_true(#shown < 60) end
+    for shown in text:gmatch '\r([^\27]*)' do
+      assert.is_true(#shown < 60)
+      assert.is_nil(shown:find 'as')
+    end
   end)
 
   it('writes few and whole lines elsewhere', function()

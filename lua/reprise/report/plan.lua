@@ -7,6 +7,8 @@ local units = require 'reprise.report.units'
 local report = {}
 
 local BAR_CELLS = 28
+-- Widths of columns.
+local NAME, SHAPE = 36, 13
 local EIGHTHS = {'▏', '▎', '▍', '▌', '▋', '▊', '▉'}
 
 -- A bar of share * BAR_CELLS cells, to an eighth of one; at least the
@@ -71,20 +73,22 @@ local function costs(plan, none, lines)
     units.percent(plan.step_fraction))
 end
 
--- `text` in `width` columns, its end kept: the end of a scope says most.
+-- `text` in `width` columns; of a longer one the middle is left out, for a
+-- name begins with its layer and ends with its op.
 local function fit(text, width)
   if #text <= width then return text .. (' '):rep(width - #text) end
-  return '..' .. text:sub(#text - width + 3)
+  local head = math.floor((width - 2) / 2)
+  return text:sub(1, head) .. '..' .. text:sub(#text - (width - 2 - head) + 1)
 end
 
 local function largest_values(plan, lines)
   if #plan.largest == 0 then return end
   lines[#lines + 1] = ''
-  lines[#lines + 1] = '  largest at the peak             shape             '
-    .. '    size  alive because'
+  lines[#lines + 1] = ('  %s %s %9s  alive because'):format(
+    fit('largest at the peak', NAME), fit('shape', SHAPE), 'size')
   for _, value in ipairs(plan.largest) do
-    lines[#lines + 1] = ('  %s %s %9s  %s'):format(fit(value.name, 31),
-      fit(value.shape, 16), units.bytes(value.bytes), value.reason)
+    lines[#lines + 1] = ('  %s %s %9s  %s'):format(fit(value.name, NAME),
+      fit(value.shape, SHAPE), units.bytes(value.bytes), value.reason)
   end
 end
 

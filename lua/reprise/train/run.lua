@@ -54,8 +54,11 @@ local function plans(task, opt, options)
   local loss = task:loss()
   local ok, plan = pcall(opt.plan, opt, loss, {ckpt = options.ckpt})
   if not ok then
-    local reason = tostring(plan):gsub('^[^\n]-%.lua:%d+: ', '', 1)
-    error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
+    -- The message's own position and "[ckpt] spec: " say nothing new here.
+    local reason = tostring(plan)
+    local _, start = reason:find('[ckpt] ' .. options.ckpt .. ': ', 1, true)
+    error(('--ckpt %s: %s'):format(options.ckpt,
+      start and reason:sub(start + 1) or reason), 0)
   end
   local none = opt:plan(loss, {ckpt = 'none'})
   return summary.of(plan), summary.of(none)
