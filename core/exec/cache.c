@@ -10,6 +10,7 @@ void rp_binding_set_free(rp_binding_set *set, rp_context *ctx) {
   rp_bindings_free(&set->bindings, ctx);
   rp_array_free(ctx, &set->targets, sizeof(rp_tensor *));
   rp_array_free(ctx, &set->grads, sizeof(rp_tensor *));
+  rp_array_free(ctx, &set->effectful, sizeof(rp_node *));
 }
 
 void rp_cache_forget_prepared(rp_context *ctx) {

@@ -12,6 +12,7 @@ typedef struct rp_binding_set {
   rp_bindings bindings;
   RP_ARRAY(rp_tensor *) targets; /* loss, targets, taps: as graph.targets */
   RP_ARRAY(rp_tensor *) grads;   /* parameters whose .grad a minimize takes */
+  RP_ARRAY(rp_node *) effectful; /* nodes whose effects run with it */
 } rp_binding_set;
 
 void rp_binding_set_free(rp_binding_set *set, rp_context *ctx);

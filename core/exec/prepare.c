@@ -14,6 +14,8 @@
 #include "graph/recorder.h"
 #include "graph/walk.h"
 
+enum { EFFECTS = 4 }; /* the most that a forward node has */
+
 typedef struct preparation {
   rp_context *ctx;
   const rp_request *request;
@@ -75,6 +77,18 @@ static rp_status collect_taps(preparation *p) {
         status = add_tensor(p->ctx, &p->set.targets, &node->outputs[k]);
   }
   return status;
+}
+
+/* Nodes that this program is the first to run and that have effects. */
+static rp_status collect_effectful(preparation *p) {
+  for (int32_t i = 0; i < p->walk.nodes.n; i++) {
+    rp_node *node = p->walk.nodes.at[i];
+    if (node->op->effects == NULL || node->flags & RP_NODE_EFFECTED) continue;
+    if (!rp_array_room(p->ctx, &p->set.effectful, sizeof node, 1))
+      return RP_NOMEM;
+    p->set.effectful.at[p->set.effectful.n++] = node;
+  }
+  return RP_OK;
 }
 
 static bool in_optimizer(const rp_optimizer *opt, const rp_tensor *leaf) {
@@ -288,26 +302,43 @@ static rp_status emit_action(preparation *p, rp_tape *tape,
   return status;
 }
 
+/* The effects of forward nodes, which count as forward nodes too but belong to
+   no segment: roots from n on. Returns the new number of roots. */
+static int emit_forward_effects(preparation *p, rp_tape *tape,
+                                rp_tensor **roots, int n) {
+  for (int32_t i = 0; i < p->set.effectful.n; i++) {
+    const rp_node *node = p->set.effectful.at[i];
+    p->ctx->recorder->place = (rp_place){.scope = node->place.scope};
+    const int made = node->op->effects(tape, node, roots + n);
+    if (tape->status != RP_OK) return n;
+    n += made;
+  }
+  return n;
+}
+
 static rp_status build_graph(preparation *p, rp_graph *graph) {
   rp_context *ctx = p->ctx;
   rp_recorder *recorder = ctx->recorder;
   const rp_place place = recorder->place;
   const size_t size =
-      (size_t)(p->set.targets.n + p->wrt.n) * sizeof(rp_tensor *);
+      (size_t)(p->set.targets.n + p->wrt.n + EFFECTS * p->set.effectful.n) *
+      sizeof(rp_tensor *);
   rp_tensor **roots = rp_alloc(ctx, size);
   if (roots == NULL) return RP_NOMEM;
   rp_tape tape;
   rp_tape_open(&tape, ctx);
-  recorder->emitting = true;
-  recorder->place = (rp_place){0};
-  rp_tensor **effects = roots + p->set.targets.n;
-  rp_status status = emit_action(p, &tape, effects);
-  recorder->emitting = false;
-  recorder->place = place;
   int n = 0;
   for (int32_t i = 0; i < p->set.targets.n; i++)
     roots[n++] = p->set.targets.at[i];
-  for (int32_t i = 0; i < p->wrt.n; i++)
+  n = emit_forward_effects(p, &tape, roots, n);
+  recorder->emitting = true;
+  recorder->place = (rp_place){0};
+  rp_tensor **effects = roots + n;
+  rp_status status = tape.status == RP_OK ? emit_action(p, &tape, effects)
+                                          : tape.status;
+  recorder->emitting = false;
+  recorder->place = place;
+  for (int32_t i = 0; i < p->wrt.n && status == RP_OK; i++)
     if (effects[i]) roots[n++] = effects[i];
   if (status == RP_OK)
     status = rp_graph_build(graph, ctx, roots, n, &p->set.bindings);
@@ -349,6 +380,7 @@ static rp_status prepare(preparation *p) {
                              gradient ? RP_WALK_GRADIENT : RP_WALK_VALUES,
                              NULL, 0);
   if (status == RP_OK) status = collect_taps(p);
+  if (status == RP_OK) status = collect_effectful(p);
   if (status == RP_OK) status = collect_wrt(p);
   if (status == RP_OK) status = make_key(p);
   return status;

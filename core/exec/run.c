@@ -248,6 +248,8 @@ static void commit(execution *e, const rp_request *request) {
         rp_leaf_bump(bound(e, rp_operand_leaf(rp_graph_in(graph, node, k))),
                      node->op->name);
   }
+  for (int32_t i = 0; i < e->set.effectful.n; i++)
+    e->set.effectful.at[i]->flags |= RP_NODE_EFFECTED;
   if (updates(request)) rp_optimizer_end_step(request->optimizer);
   if (request->action == RP_MINIMIZE)
     for (int32_t i = 0; i < e->set.grads.n; i++)

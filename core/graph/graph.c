@@ -151,11 +151,13 @@ static rp_status add_node(builder *b, const rp_node *node) {
       .origin = -1,
   };
   for (int i = 0; i < node->n_inputs; i++) {
+    if (node->op->effect_inputs >> (i & 31) & 1u) continue;
     const rp_status status =
         operand_of(b, node->inputs[i], &graph->operands.at[graph->operands.n]);
     if (status != RP_OK) return status;
     graph->operands.n++;
   }
+  made.n_operands = graph->operands.n - made.first_operand;
   if (place_of(b, node, &made.place) != RP_OK) return RP_NOMEM;
   if (node->op->flags & RP_RANDOM) {
     made.stream = rp_map_get(&b->streams, node->stream);

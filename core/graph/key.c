@@ -105,7 +105,8 @@ static rp_status write_node(writer *w, rp_node *node) {
   if (!rp_array_room(w->ctx, &w->key->words, sizeof(int64_t), room_for(node)))
     return RP_NOMEM;
   put(w, (int64_t)rp_op_index(node->op) << 32 |
-             (node->flags & (RP_NODE_NO_GRAD | RP_NODE_DEAD)) << 24 |
+             (node->flags & (RP_NODE_NO_GRAD | RP_NODE_DEAD |
+                             RP_NODE_EFFECTED)) << 24 |
              node->n_inputs);
   put(w, (int64_t)node->n_ints << 32 | node->n_reals);
   for (int i = 0; i < node->n_inputs; i++) {

@@ -53,7 +53,8 @@ typedef struct rp_leaf_data {
 enum {
   RP_NODE_DEAD = 1,     /* can never run again; stale_* says why */
   RP_NODE_BACKWARD = 2, /* emitted by autodiff or an optimizer */
-  RP_NODE_NO_GRAD = 4   /* recorded under no_grad: no gradient passes */
+  RP_NODE_NO_GRAD = 4,  /* recorded under no_grad: no gradient passes */
+  RP_NODE_EFFECTED = 8  /* its effects (op.effects) have run */
 };
 
 struct rp_node {

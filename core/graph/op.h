@@ -89,6 +89,14 @@ struct rp_op {
   /* Returns the number of ranges written to out (at most 2). */
   int (*ranges)(const rp_node *node, rp_index_range *out);
 
+  /* Effects of a forward node (running statistics): emits them, at most 4,
+     into out and returns their number. They run once, with the program that
+     first runs the node, however often that is replayed. Bit i of
+     effect_inputs: input i is for them alone (a leaf that they write): the
+     kernel does not see it, and its version does not bind the node. */
+  int (*effects)(rp_tape *tape, const rp_node *node, rp_tensor **out);
+  uint32_t effect_inputs;
+
   /* Effects that are optimizers: states a parameter, numbers a group, and
      their names ("lr", ...), NULL-ended. Inputs are parameter, gradient,
      states..., numbers (f64 vector: the names' values, then the step count

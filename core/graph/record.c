@@ -209,7 +209,8 @@ static rp_status copy_input(rp_node *node, int i) {
 static void read_versions(rp_node *node) {
   for (int i = 0; i < node->n_inputs; i++) {
     const rp_node *root = rp_root_node(node->inputs[i]);
-    node->versions[i] = root->leaf ? root->leaf->version : 0;
+    const bool binds = !(node->op->effect_inputs >> (i & 31) & 1u);
+    node->versions[i] = root->leaf && binds ? root->leaf->version : 0;
   }
 }
 
@@ -362,7 +363,9 @@ static const rp_node *stale_input(const rp_node *node) {
     const rp_tensor *root = node->inputs[i]->root;
     const rp_node *source = root->node;
     if (source->leaf) {
-      if (source->leaf->version != node->versions[i]) return source;
+      if (node->versions[i] != 0 &&
+          source->leaf->version != node->versions[i])
+        return source;
     } else if ((source->flags & RP_NODE_DEAD) && root->storage == NULL) {
       return source;
     }

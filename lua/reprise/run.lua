@@ -63,7 +63,8 @@ local function apply(plan, strategy)
 end
 
 local function tell_useless(plan, strategy, graph)
-  local text = segments.useless(graph, plans.new(plan, strategy.text):segments())
+  local list = plans.new(plan, strategy.text):segments()
+  local text = segments.useless(graph, list, strategy.chooses)
   if text then failure.notice_once('under ' .. strategy.text .. ', ' .. text) end
 end
 

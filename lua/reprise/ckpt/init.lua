@@ -12,6 +12,7 @@ local load_file = require 'reprise.ckpt.file'
 ---@field name string       its file's name, or 'function', or the path
 ---@field identity string   part of a plan's key
 ---@field apply fun(graph: table): table
+---@field chooses boolean?  looks for segments itself
 
 local ckpt = {}
 
@@ -29,6 +30,10 @@ ckpt.list = {
   {'budget', 'budget=SIZE', 'the fastest whose exact peak fits: 2GiB, 40%, min'},
   {'ops', 'ops[=LIST]', 'keep the outputs of costly ops, replay the cheap ones'},
 }
+
+--- Those that look for segments themselves: where one saves nothing, that is
+-- not for the user to know.
+local chooses = {nodes = true, sqrt = true, ops = true, budget = true}
 
 --- Names without an argument.
 local bare = {none = true, sqrt = true, attention = true}
@@ -109,6 +114,7 @@ local function by_name(name, argument)
   local text = argument == nil and name or name .. '=' .. argument_text(argument)
   return {
     text = text, name = name, identity = text, apply = require(module)(argument),
+    chooses = chooses[name] or false,
   }
 end
 
