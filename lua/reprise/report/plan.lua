@@ -52,12 +52,16 @@ local function breakdown(plan, lines)
   end
 end
 
-local function costs(plan, none, lines)
+local function costs(plan, none, least_bytes, lines)
+  local least = least_bytes
+    and ('the least budget is ' .. units.bytes(least_bytes))
   if none and plan.strategy ~= 'none' then
     local more = none.peak_bytes / plan.peak_bytes - 1
-    lines[#lines + 1] = ('  none would need %s (%s%s)'):format(
+    lines[#lines + 1] = ('  none would need %s (%s%s)%s'):format(
       units.bytes(none.peak_bytes), more >= 0 and '+' or '-',
-      units.percent(math.abs(more)))
+      units.percent(math.abs(more)), least and '; ' .. least or '')
+  elseif least then
+    lines[#lines + 1] = '  ' .. least
   end
   if plan.n_replays == 0 then
     lines[#lines + 1] = '  recomputed: nothing'
@@ -97,8 +101,9 @@ end
 ---@param plan reprise.PlanSummary
 ---@param none? reprise.PlanSummary the same step under `none`
 ---@param title? string what is trained, in one line
+---@param least_bytes? integer the peak under budget=min
 ---@return string
-function report.text(plan, none, title)
+function report.text(plan, none, title, least_bytes)
   local lines = {title or plan.strategy, ''}
   lines[#lines + 1] = ('  peak %s, while running %s (instruction %d of %d)')
     :format(units.bytes(plan.peak_bytes), plan.peak_at,
@@ -106,7 +111,7 @@ function report.text(plan, none, title)
   lines[#lines + 1] = ''
   breakdown(plan, lines)
   lines[#lines + 1] = ''
-  costs(plan, none, lines)
+  costs(plan, none, least_bytes, lines)
   largest_values(plan, lines)
   if none then
     lines[#lines + 1] = ''

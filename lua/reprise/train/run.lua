@@ -18,6 +18,8 @@ local optim = rp.optim
 
 -- The sample ends with whichever comes first.
 local SAMPLE_CHARACTERS, SAMPLE_SECONDS = 500, 10
+-- Instructions up to which --plan looks for the least budget.
+local LONG_PROGRAM = 4000
 -- Shares of the steps and of the peak learning rate.
 local WARMUP, LEAST_LR = 0.05, 0.1
 local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task'}
@@ -49,7 +51,20 @@ local function title(task, options)
     units.count(parameter_count(task.model)), options.dtype, options.ckpt)
 end
 
--- The plans of a step under the chosen strategy and under none.
+-- The least peak there is; nil for programs so long that looking for it takes
+-- more than a moment.
+local function least_bytes(opt, loss, none)
+  if none.n_instructions > LONG_PROGRAM then return end
+  -- Nobody asked for this strategy, so what it might note is no news.
+  local sink = failure.sink
+  failure.sink = function() end
+  local plan = opt:plan(loss, {ckpt = 'budget=min'})
+  failure.sink = sink
+  return plan.peak_bytes
+end
+
+-- The plans of a step under the chosen strategy and under none, and the loss
+-- that they are of.
 local function plans(task, opt, options)
   local loss = task:loss()
   local ok, plan = pcall(opt.plan, opt, loss, {ckpt = options.ckpt})
@@ -61,7 +76,7 @@ local function plans(task, opt, options)
       start and reason:sub(start + 1) or reason), 0)
   end
   local none = opt:plan(loss, {ckpt = 'none'})
-  return summary.of(plan), summary.of(none)
+  return summary.of(plan), summary.of(none), loss
 end
 
 local function hooks_of(opt, options, plan, line, journal)
@@ -143,10 +158,11 @@ return function(options, Model)
   rp.ckpt(strategy)
   local task = require(tasks[options.model]).new(options, Model)
   local opt = make_optimizer(task.model, options)
-  local plan, none = plans(task, opt, options)
+  local plan, none, loss = plans(task, opt, options)
   if options.plan then
     print(options.json and plan_report.json(plan, none)
-      or plan_report.text(plan, none, title(task, options)))
+      or plan_report.text(plan, none, title(task, options),
+        least_bytes(opt, loss, none)))
     return
   end
   print(title(task, options))
