@@ -207,6 +207,17 @@ describe('train.lua', function()
       assert.is_true(plan.none_peak_bytes > plan.peak_bytes)
       assert.is_true(plan.recompute_fraction > 0 and plan.recompute_fraction < 1)
       assert.equal(3, #plan.segments)
+      assert.is_true(plan.predicted_seconds > 0)
+      assert.is_true(plan.min_budget_bytes <= plan.peak_bytes)
+    end)
+
+    it('names the least budget: it works, and one byte less does not', function()
+      local least = cjson.decode(succeed(TINY .. '--plan --json').out)
+        .min_budget_bytes
+      local plan = cjson.decode(succeed(TINY .. ('--ckpt budget=%d --plan '
+        .. '--json'):format(least)).out)
+      assert.equal(least, plan.peak_bytes)
+      assert.is_false(run(TINY .. ('--ckpt budget=%d --plan'):format(least - 1)).ok)
     end)
 
     it('promises what training then needs', function()

@@ -61,7 +61,9 @@ local function plans(task, opt, options)
       start and reason:sub(start + 1) or reason), 0)
   end
   local none = opt:plan(loss, {ckpt = 'none'})
-  return summary.of(plan), summary.of(none)
+  local text = summary.of(plan)
+  if options.plan then text.min_budget_bytes = plan:front()[1].peak_bytes end
+  return text, summary.numbers(none)
 end
 
 local function hooks_of(opt, options, plan, line, journal)
