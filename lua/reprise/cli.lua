@@ -93,6 +93,8 @@ local groups = {
     {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
     {'plan', nil, nil, 'print the memory plan and stop: nothing is allocated'},
     {'json', nil, nil, 'with --plan: as one JSON object'},
+    {'picture', '<file>', any, 'with --plan: memory over the program, as SVG'},
+    {'curve', '<file>', any, 'least time against budget: a table, and an SVG'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
@@ -104,6 +106,7 @@ Examples:
    luajit train.lua --ckpt every=2
    luajit train.lua --preset gpt-10m --data shakespeare.txt --ckpt sqrt
    luajit train.lua --preset gpt2-1558m --batch 1 --ckpt every=1 --plan
+   luajit train.lua --preset gpt-10m --ckpt budget=40% --plan --picture plan.svg
    luajit train.lua --model mlp --ckpt uniform=2 --log run.jsonl]]
 
 -- `strategies` is reprise.ckpt's list of {name, usage, help}.
@@ -199,6 +202,9 @@ local function resolve_alias(options, given)
   return true
 end
 
+-- Options that look at the job and stop.
+local stopping = {'plan', 'curve'}
+
 local function contradiction(options)
   if options.model == 'mlp' then
     for _, group in ipairs(groups) do
@@ -213,8 +219,19 @@ local function contradiction(options)
   if options.json and not options.plan then
     return '--json goes with --plan; --log FILE writes the steps as JSON'
   end
-  if options.log and options.plan then
-    return '--plan stops before the first step, so --log has nothing to write'
+  if options.picture and not options.plan then
+    return '--picture goes with --plan'
+  end
+  for _, name in ipairs(stopping) do
+    if options[name] and options.log then
+      return ('--%s stops before the first step, so --log has nothing to write')
+        :format(name)
+    end
+    for _, other in ipairs(stopping) do
+      if options[name] and options[other] and name < other then
+        return ('--%s and --%s: one at a time'):format(name, other)
+      end
+    end
   end
 end
 
@@ -262,6 +279,8 @@ end
 ---@field log? string
 ---@field plan? boolean
 ---@field json? boolean
+---@field picture? string
+---@field curve? string
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]

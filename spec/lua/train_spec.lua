@@ -220,6 +220,18 @@ describe('train.lua', function()
       assert.is_false(run(TINY .. ('--ckpt budget=%d --plan'):format(least - 1)).ok)
     end)
 
+    it('draws the plan, and the curve', function()
+      local path = folder .. '/plan.svg'
+      succeed(TINY .. '--ckpt every=2 --plan --picture ' .. path)
+      assert.is_truthy(io.open(path):read('*a'):find '^<svg .*</svg>\n$')
+      local out = succeed(TINY .. '--curve ' .. path).out
+      assert.is_truthy(out:find 'least time at that peak')
+      assert.is_truthy(io.open(path):read('*a'):find 'no plan fits')
+      local result = run(TINY .. '--curve /no/such/folder/curve.svg')
+      assert.is_false(result.ok)
+      assert.is_truthy(result.err:find('--curve /no/such/folder/curve.svg: No such', 1, true))
+    end)
+
     it('promises what training then needs', function()
       for _, spec in ipairs {'none', 'every=2', 'sqrt'} do
         local options = SHAPE .. '--batch 8 --dropout 0.1 --ckpt ' .. spec

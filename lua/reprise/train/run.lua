@@ -6,9 +6,9 @@ local ckpt = require 'reprise.ckpt'
 local clock = require 'reprise.report.clock'
 local failure = require 'reprise.failure'
 local log = require 'reprise.train.log'
+local look = require 'reprise.train.look'
 local loop = require 'reprise.train.loop'
 local memory_report = require 'reprise.report.memory'
-local plan_report = require 'reprise.report.plan'
 local progress = require 'reprise.report.progress'
 local summary = require 'reprise.report.summary'
 local units = require 'reprise.report.units'
@@ -52,18 +52,9 @@ end
 -- The plans of a step under the chosen strategy and under none.
 local function plans(task, opt, options)
   local loss = task:loss()
-  local ok, plan = pcall(opt.plan, opt, loss, {ckpt = options.ckpt})
-  if not ok then
-    -- The message's own position and "[ckpt] spec: " say nothing new here.
-    local reason = tostring(plan)
-    local _, start = reason:find('[ckpt] ' .. options.ckpt .. ': ', 1, true)
-    error(('--ckpt %s: %s'):format(options.ckpt,
-      start and reason:sub(start + 1) or reason), 0)
-  end
+  local plan = look.plan(opt, loss, options.ckpt)
   local none = opt:plan(loss, {ckpt = 'none'})
-  local text = summary.of(plan)
-  if options.plan then text.min_budget_bytes = plan:front()[1].peak_bytes end
-  return text, summary.numbers(none)
+  return summary.of(plan), summary.numbers(none), plan
 end
 
 local function hooks_of(opt, options, plan, line, journal)
@@ -145,11 +136,12 @@ return function(options, Model)
   rp.ckpt(strategy)
   local task = require(tasks[options.model]).new(options, Model)
   local opt = make_optimizer(task.model, options)
-  local plan, none = plans(task, opt, options)
+  if options.curve then
+    return look.curve(opt, task:loss(), options, task:title())
+  end
+  local plan, none, whole = plans(task, opt, options)
   if options.plan then
-    print(options.json and plan_report.json(plan, none)
-      or plan_report.text(plan, none, title(task, options)))
-    return
+    return look.report(whole, plan, none, options, title(task, options))
   end
   print(title(task, options))
   print(task:data_line())
