@@ -95,6 +95,8 @@ local groups = {
     {'json', nil, nil, 'with --plan: as one JSON object'},
     {'picture', '<file>', any, 'with --plan: memory over the program, as SVG'},
     {'curve', '<file>', any, 'least time against budget: a table, and an SVG'},
+    {'compare', '<specs>', any, 'strategies side by side, predicted and '
+       .. 'measured in a process each: none,every=2,budget=40%'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
@@ -203,7 +205,7 @@ local function resolve_alias(options, given)
 end
 
 -- Options that look at the job and stop.
-local stopping = {'plan', 'curve'}
+local stopping = {'compare', 'curve', 'plan'}
 
 local function contradiction(options)
   if options.model == 'mlp' then
@@ -281,6 +283,7 @@ end
 ---@field json? boolean
 ---@field picture? string
 ---@field curve? string
+---@field compare? string
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]

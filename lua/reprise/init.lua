@@ -5,6 +5,7 @@
 local binding = require 'reprise.ffi'
 local arguments = require 'reprise.ops.arguments'
 local ckpt = require 'reprise.ckpt'
+local compare = require 'reprise.compare'
 local failure = require 'reprise.failure'
 local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
@@ -32,6 +33,7 @@ rp.get_default_dtype = arguments.get_default_dtype
 rp.run = run.run
 rp.last_plan = run.last_plan
 rp.ckpt = ckpt
+rp.compare = compare.of
 
 rp.grad = grad.grad
 rp.value_and_grad = grad.value_and_grad

@@ -72,6 +72,7 @@ describe('the command line', function()
     ['--plan --log x'] =
       '--plan stops before the first step, so --log has nothing to write',
     ['--picture x'] = '--picture goes with --plan',
+    ['--plan --compare none,sqrt'] = '--compare and --plan: one at a time',
     ['--plan --curve x'] = '--curve and --plan: one at a time',
     ['--curve x --log y'] =
       '--curve stops before the first step, so --log has nothing to write',

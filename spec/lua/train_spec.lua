@@ -252,6 +252,15 @@ describe('train.lua', function()
     end)
   end)
 
+  it('--compare measures strategies side by side', function()
+    local out = succeed(TINY .. '--compare none,every=1,sqrt').out
+    assert.is_truthy(out:find 'to the byte as predicted')
+    assert.is_truthy(out:find 'the same bits under every strategy')
+    local result = run(TINY .. '--compare none,blocks=blocks.9..blocks.12')
+    assert.is_false(result.ok)
+    assert.is_truthy(result.out:find '1 of 2 did not run')
+  end)
+
   it('ends cleanly after the step on Ctrl-C', function()
     local path = folder .. '/interrupted.jsonl'
     local out = succeed(TINY .. '--steps 1000000 --log ' .. path,

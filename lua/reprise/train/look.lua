@@ -1,5 +1,8 @@
---- What the main job shows without training: the plan, its picture, the curve.
+--- What the main job shows without training: the plan, its picture, the
+-- curve, strategies side by side.
 
+local ckpt = require 'reprise.ckpt'
+local compare = require('reprise.compare').of
 local curve = require 'reprise.report.curve'
 local failure = require 'reprise.failure'
 local picture_of = require 'reprise.report.picture'
@@ -61,6 +64,31 @@ function look.curve(opt, loss, options, title)
   if not ok then error(made, 0) end
   print(curve.text(made, title))
   save(curve.picture(made, title), 'curve', options.curve)
+end
+
+--- --compare: each strategy trains a few steps in a process of its own.
+---@param build fun(): table, reprise.Optimizer the task and its optimizer
+---@param options reprise.TrainOptions
+function look.compare(build, options)
+  local specs = ckpt.split(options.compare)
+  for _, spec in ipairs(specs) do
+    local strategy, reason = ckpt.parse(spec)
+    if not strategy then
+      error(('--compare %s: %s'):format(spec, reason), 0)
+    end
+  end
+  local made = compare(function()
+    failure.sink = function() end
+    local task, opt = build()
+    return function()
+      task:next_batch()
+      return task:loss()
+    end, opt
+  end, specs, {seed = options.seed})
+  print(tostring(made))
+  if not (made.same_bits and made:as_promised()) then
+    error('--compare: not all as it should be, see the table', 0)
+  end
 end
 
 return look

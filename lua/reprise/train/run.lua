@@ -134,8 +134,12 @@ return function(options, Model)
     error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
   end
   rp.ckpt(strategy)
-  local task = require(tasks[options.model]).new(options, Model)
-  local opt = make_optimizer(task.model, options)
+  local function build()
+    local task = require(tasks[options.model]).new(options, Model)
+    return task, make_optimizer(task.model, options)
+  end
+  if options.compare then return look.compare(build, options) end
+  local task, opt = build()
   if options.curve then
     return look.curve(opt, task:loss(), options, task:title())
   end
