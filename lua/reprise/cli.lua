@@ -100,6 +100,8 @@ local groups = {
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
+    {'trace', '<file>', any, 'the first 5 steps in the Chrome trace format: '
+       .. 'what ran when, at how many live bytes'},
   }},
 }
 
@@ -225,9 +227,11 @@ local function contradiction(options)
     return '--picture goes with --plan'
   end
   for _, name in ipairs(stopping) do
-    if options[name] and options.log then
-      return ('--%s stops before the first step, so --log has nothing to write')
-        :format(name)
+    for _, output in ipairs {'log', 'trace'} do
+      if options[name] and options[output] then
+        return ('--%s stops before the first step, so --%s has nothing to write')
+          :format(name, output)
+      end
     end
     for _, other in ipairs(stopping) do
       if options[name] and options[other] and name < other then
@@ -284,6 +288,7 @@ end
 ---@field picture? string
 ---@field curve? string
 ---@field compare? string
+---@field trace? string
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]

@@ -15,6 +15,7 @@ local run = require 'reprise.run'
 local safetensors = require 'reprise.io.safetensors'
 local scope = require 'reprise.scope'
 local tensor = require 'reprise.tensor'
+local trace = require 'reprise.trace'
 local values = require 'reprise.values'
 require 'reprise.print'
 
@@ -32,6 +33,7 @@ rp.get_default_dtype = arguments.get_default_dtype
 
 rp.run = run.run
 rp.last_plan = run.last_plan
+rp.trace = trace
 rp.ckpt = ckpt
 rp.compare = compare.of
 

@@ -261,6 +261,20 @@ describe('train.lua', function()
     assert.is_truthy(result.out:find '1 of 2 did not run')
   end)
 
+  it('--trace writes what ran in the first steps', function()
+    local path = folder .. '/trace.json'
+    succeed(TINY .. '--steps 7 --ckpt every=1 --trace ' .. path)
+    local programs, replays = 0, 0
+    for _, event in ipairs(cjson.decode(io.open(path):read '*a').traceEvents) do
+      programs = math.max(programs, event.args.program or 0)
+      if event.cat == 'replay' then replays = replays + 1 end
+    end
+    assert.equal(5, programs)
+    assert.is_true(replays > 0)
+    local result = run(TINY .. '--steps 1 --trace /no/such/folder/t.json')
+    assert.is_truthy(result.err:find('--trace /no/such/folder/t.json: No such', 1, true))
+  end)
+
   it('ends cleanly after the step on Ctrl-C', function()
     local path = folder .. '/interrupted.jsonl'
     local out = succeed(TINY .. '--steps 1000000 --log ' .. path,

@@ -20,6 +20,8 @@ local optim = rp.optim
 local SAMPLE_CHARACTERS, SAMPLE_SECONDS = 500, 10
 -- Shares of the steps and of the peak learning rate.
 local WARMUP, LEAST_LR = 0.05, 0.1
+-- A trace of these many steps is small enough to look at.
+local TRACED_STEPS = 5
 local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task'}
 
 -- Weight decay on matrices only: biases, norms and scales have none.
@@ -57,7 +59,24 @@ local function plans(task, opt, options)
   return summary.of(plan), summary.numbers(none), plan
 end
 
-local function hooks_of(opt, options, plan, line, journal)
+-- --trace: the first steps, written when they are done or training ends.
+local function tracer(options)
+  if not options.trace then return function() end end
+  local file, problem = io.open(options.trace, 'w')
+  if not file then
+    error(('--trace %s: %s'):format(options.trace, (problem:gsub('^.*: ', ''))), 0)
+  end
+  file:close()
+  local trace = rp.trace()
+  return function(step)
+    if trace and (not step or step >= TRACED_STEPS) then
+      trace:save(options.trace)
+      trace = nil
+    end
+  end
+end
+
+local function hooks_of(opt, options, plan, line, journal, traced)
   local rate = optim.warmup_cosine {lr = options.lr, steps = options.steps,
     warmup = math.ceil(options.steps * WARMUP), min_lr = options.lr * LEAST_LR}
   return {
@@ -67,6 +86,7 @@ local function hooks_of(opt, options, plan, line, journal)
     show = function(step)
       line:show(step)
       journal:write(step)
+      traced(step.step)
     end,
   }
 end
@@ -81,8 +101,10 @@ local function train(task, opt, options, plan)
     sink(text)
   end
   C.rp_interrupt_install()
+  local traced = tracer(options)
   local ok, result = pcall(loop.run, task, opt, options,
-    hooks_of(opt, options, plan, line, journal))
+    hooks_of(opt, options, plan, line, journal, traced))
+  traced()
   line:finish()
   journal:close()
   failure.sink = sink
