@@ -11,6 +11,7 @@
 #include "base/context.h"
 #include "exec/arena.h"
 #include "exec/cache.h"
+#include "exec/trace.h"
 #include "graph/optimizer.h"
 #include "graph/record.h"
 #include "graph/recorder.h"
@@ -276,14 +277,19 @@ static rp_status execute(execution *e, const rp_request *request) {
   ctx->accounts.peak[RP_STORAGE] = ctx->accounts.bytes[RP_STORAGE];
   if (status == RP_OK) status = allocate(e);
   if (status == RP_OK) status = check_indices(e);
+  if (status == RP_OK)
+    status = rp_trace_begin(ctx, plan->program.instructions.n);
   if (status == RP_OK) {
     if (updates(request)) rp_optimizer_begin_step(request->optimizer);
     point_arrays(e);
     const double start = now();
     for (int32_t i = 0; i < plan->program.instructions.n && status == RP_OK;
          i++)
-      if (plan->program.instructions.at[i].opcode == RP_OP_RUN)
+      if (plan->program.instructions.at[i].opcode == RP_OP_RUN) {
+        const int64_t start_ns = ctx->trace ? rp_trace_now() : 0;
         status = run_instruction(e, i);
+        if (ctx->trace) rp_trace_note(ctx->trace, i, start_ns);
+      }
     plan->measured_seconds = now() - start;
     plan->measured_peak = ctx->accounts.peak[RP_STORAGE] - e->other_bytes;
   }

@@ -78,9 +78,15 @@ local groups = {
     {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
     {'plan', nil, nil, 'print the memory plan and stop: nothing is allocated'},
     {'json', nil, nil, 'with --plan: as one JSON object'},
+    {'picture', '<file>', any, 'with --plan: memory over the program, as SVG'},
+    {'curve', '<file>', any, 'least time against budget: a table, and an SVG'},
+    {'compare', '<specs>', any, 'strategies side by side, predicted and '
+       .. 'measured in a process each: none,every=2,budget=40%'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
+    {'trace', '<file>', any, 'the first 5 steps in the Chrome trace format: '
+       .. 'what ran when, at how many live bytes'},
   }},
 }
 
@@ -89,6 +95,7 @@ Examples:
    luajit train.lua --ckpt every=2
    luajit train.lua --preset gpt-10m --data shakespeare.txt --ckpt sqrt
    luajit train.lua --preset gpt2-1558m --batch 1 --ckpt every=1 --plan
+   luajit train.lua --preset gpt-10m --ckpt budget=40% --plan --picture plan.svg
    luajit train.lua --model mlp --ckpt uniform=2 --log run.jsonl]]
 
 -- `strategies` is reprise.ckpt's list of {name, usage, help}.
@@ -184,6 +191,9 @@ local function resolve_alias(options, given)
   return true
 end
 
+-- Options that look at the job and stop.
+local stopping = {'compare', 'curve', 'plan'}
+
 local function contradiction(options)
   if options.model == 'mlp' then
     for _, group in ipairs(groups) do
@@ -198,8 +208,21 @@ local function contradiction(options)
   if options.json and not options.plan then
     return '--json goes with --plan; --log FILE writes the steps as JSON'
   end
-  if options.log and options.plan then
-    return '--plan stops before the first step, so --log has nothing to write'
+  if options.picture and not options.plan then
+    return '--picture goes with --plan'
+  end
+  for _, name in ipairs(stopping) do
+    for _, output in ipairs {'log', 'trace'} do
+      if options[name] and options[output] then
+        return ('--%s stops before the first step, so --%s has nothing to write')
+          :format(name, output)
+      end
+    end
+    for _, other in ipairs(stopping) do
+      if options[name] and options[other] and name < other then
+        return ('--%s and --%s: one at a time'):format(name, other)
+      end
+    end
   end
 end
 
@@ -247,6 +270,10 @@ end
 ---@field log? string
 ---@field plan? boolean
 ---@field json? boolean
+---@field picture? string
+---@field curve? string
+---@field compare? string
+---@field trace? string
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]

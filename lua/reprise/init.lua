@@ -5,6 +5,7 @@
 local binding = require 'reprise.ffi'
 local arguments = require 'reprise.ops.arguments'
 local ckpt = require 'reprise.ckpt'
+local compare = require 'reprise.compare'
 local failure = require 'reprise.failure'
 local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
@@ -14,6 +15,7 @@ local run = require 'reprise.run'
 local safetensors = require 'reprise.io.safetensors'
 local scope = require 'reprise.scope'
 local tensor = require 'reprise.tensor'
+local trace = require 'reprise.trace'
 local values = require 'reprise.values'
 require 'reprise.print'
 
@@ -31,7 +33,9 @@ rp.get_default_dtype = arguments.get_default_dtype
 
 rp.run = run.run
 rp.last_plan = run.last_plan
+rp.trace = trace
 rp.ckpt = ckpt
+rp.compare = compare.of
 
 rp.grad = grad.grad
 rp.value_and_grad = grad.value_and_grad

@@ -169,6 +169,25 @@ function ckpt.parse(spec)
   return nil, tostring(result)
 end
 
+--- The specs of a text as --compare takes it, separated by commas. A comma in
+-- front of what is no strategy's name belongs to the argument before it:
+-- 'none,scope=*.mlp,*.attention' are two.
+---@param text string
+---@return string[]
+function ckpt.split(text)
+  local names, list = {}, {}
+  for _, name in ipairs(ckpt.names()) do names[name] = true end
+  for part in text:gmatch '[^,]+' do
+    local name = part:match '^%s*([^=]*)'
+    if #list == 0 or names[name] or name:find '^%.?%.?/' then
+      list[#list + 1] = part:match '^%s*(.-)%s*$'
+    else
+      list[#list] = list[#list] .. ',' .. part
+    end
+  end
+  return list
+end
+
 --- The strategy of a spec, the default one when nil; an error at the caller's
 -- line when there is none.
 ---@return reprise.Strategy

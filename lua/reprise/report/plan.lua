@@ -27,19 +27,23 @@ local function listed(numbers)
   return table.concat(numbers, ', ')
 end
 
--- The peak's parts with activations told apart: kept, and recomputed.
+-- All that the peak is made of; the parts add up to it.
 local function parts(plan)
-  local list = {}
-  for _, part in ipairs(memory.parts(plan)) do
-    if part[1] == 'activations' then
-      list[#list + 1] = {'kept for backward', plan.kept_bytes}
-      list[#list + 1] = {'recomputed', plan.recomputed_bytes}
-    else
-      list[#list + 1] = part
-    end
-  end
-  return list
+  return {
+    {'parameters', plan.parameter_bytes},
+    {'buffers', plan.buffer_bytes},
+    {'gradients', plan.held_gradient_bytes + plan.gradient_bytes},
+    {'optimizer state', plan.optimizer_bytes},
+    {'inputs', plan.input_bytes},
+    {'results', plan.result_bytes},
+    {'kept for backward', plan.kept_bytes},
+    {'recomputed', plan.recomputed_bytes},
+    {'passing values', plan.passing_bytes},
+    {'workspaces', plan.workspace_bytes},
+    {'fragmentation', plan.fragmentation_bytes},
+  }
 end
+report.parts = parts
 
 local function breakdown(plan, lines)
   local list, largest = parts(plan), 1
@@ -52,16 +56,19 @@ local function breakdown(plan, lines)
   end
 end
 
-local function costs(plan, none, least_bytes, lines)
-  local least = least_bytes
-    and ('the least budget is ' .. units.bytes(least_bytes))
+local function costs(plan, none, lines)
+  lines[#lines + 1] = '  predicted: ' .. units.seconds(plan.seconds)
+    .. ' a step' .. (none and plan.strategy ~= 'none'
+      and (', %s under none'):format(units.seconds(none.seconds)) or '')
   if none and plan.strategy ~= 'none' then
     local more = none.peak_bytes / plan.peak_bytes - 1
-    lines[#lines + 1] = ('  none would need %s (%s%s)%s'):format(
+    lines[#lines + 1] = ('  none would need %s (%s%s)'):format(
       units.bytes(none.peak_bytes), more >= 0 and '+' or '-',
-      units.percent(math.abs(more)), least and '; ' .. least or '')
-  elseif least then
-    lines[#lines + 1] = '  ' .. least
+      units.percent(math.abs(more)))
+  end
+  if plan.min_budget_bytes then
+    lines[#lines + 1] = ('  the least budget is %s (--ckpt budget=min)'):format(
+      units.bytes(plan.min_budget_bytes))
   end
   if plan.n_replays == 0 then
     lines[#lines + 1] = '  recomputed: nothing'
@@ -101,9 +108,8 @@ end
 ---@param plan reprise.PlanSummary
 ---@param none? reprise.PlanSummary the same step under `none`
 ---@param title? string what is trained, in one line
----@param least_bytes? integer the peak under budget=min
 ---@return string
-function report.text(plan, none, title, least_bytes)
+function report.text(plan, none, title)
   local lines = {title or plan.strategy, ''}
   lines[#lines + 1] = ('  peak %s, while running %s (instruction %d of %d)')
     :format(units.bytes(plan.peak_bytes), plan.peak_at,
@@ -111,7 +117,7 @@ function report.text(plan, none, title, least_bytes)
   lines[#lines + 1] = ''
   breakdown(plan, lines)
   lines[#lines + 1] = ''
-  costs(plan, none, least_bytes, lines)
+  costs(plan, none, lines)
   largest_values(plan, lines)
   if none then
     lines[#lines + 1] = ''
@@ -145,7 +151,15 @@ function report.json(plan, none)
     {'gradient_bytes', plan.held_gradient_bytes + plan.gradient_bytes},
     {'kept_bytes', plan.kept_bytes},
     {'recomputed_bytes', plan.recomputed_bytes},
+    {'passing_bytes', plan.passing_bytes},
     {'workspace_bytes', plan.workspace_bytes},
+    {'fragmentation_bytes', plan.fragmentation_bytes},
+    {'input_bytes', plan.input_bytes},
+    {'buffer_bytes', plan.buffer_bytes},
+    {'result_bytes', plan.result_bytes},
+    {'predicted_seconds', plan.seconds},
+    {'min_budget_bytes', plan.min_budget_bytes},
+    {'peak_instruction', plan.peak_instruction},
     {'instructions', plan.n_instructions},
     {'replays', plan.n_replays},
     {'segments', segments},
