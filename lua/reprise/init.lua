@@ -43,6 +43,7 @@ rp.custom_vjp = grad.custom_vjp
 rp.no_grad = scope.no_grad
 
 rp.layer = scope.layer
+rp.scan = scope.scan
 rp.checkpoint = scope.checkpoint
 rp.checkpoint_sequential = scope.checkpoint_sequential
 rp.tapped = scope.tapped
