@@ -87,12 +87,15 @@ local groups = {
     {'accumulate', '<k>', whole(1), 'batches whose gradients make one step'},
     {'clip', '<x>', positive, 'limit of the gradients\' global norm'},
     {'eval-every', '<n>', whole(1), 'steps between two held-out losses'},
+    {'detect-anomaly', nil, nil, 'stop at the first NaN or infinity and say '
+       .. 'where it was made'},
     {'seed', '<n>', whole(0), 'of weights, dropout and batches (default: 1)'},
   }},
   {'Checkpointing', {
     {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
     {'plan', nil, nil, 'print the memory plan and stop: nothing is allocated'},
     {'json', nil, nil, 'with --plan: as one JSON object'},
+    {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
@@ -262,6 +265,8 @@ end
 ---@field log? string
 ---@field plan? boolean
 ---@field json? boolean
+---@field detect_anomaly? boolean
+---@field verify_replay? boolean
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]
