@@ -72,6 +72,8 @@ local groups = {
     {'accumulate', '<k>', whole(1), 'batches whose gradients make one step'},
     {'clip', '<x>', positive, 'limit of the gradients\' global norm'},
     {'eval-every', '<n>', whole(1), 'steps between two held-out losses'},
+    {'detect-anomaly', nil, nil, 'stop at the first NaN or infinity and say '
+       .. 'where it was made'},
     {'seed', '<n>', whole(0), 'of weights, dropout and batches (default: 1)'},
   }},
   {'Checkpointing', {
@@ -82,6 +84,7 @@ local groups = {
     {'curve', '<file>', any, 'least time against budget: a table, and an SVG'},
     {'compare', '<specs>', any, 'strategies side by side, predicted and '
        .. 'measured in a process each: none,every=2,budget=40%'},
+    {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
@@ -274,6 +277,8 @@ end
 ---@field curve? string
 ---@field compare? string
 ---@field trace? string
+---@field detect_anomaly? boolean
+---@field verify_replay? boolean
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]
