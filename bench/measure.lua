@@ -22,17 +22,26 @@ package.path = measure.root .. 'lua/?.lua;' .. measure.root ..
 
 local now = ffi.new 'struct rp_bench_time'
 
---- Seconds by the monotonic clock.
-function measure.clock()
-  ffi.C.rp_bench_clock(1, now)
+local MONOTONIC, THREAD = 1, 3
+
+local function read(clock)
+  ffi.C.rp_bench_clock(clock, now)
   return tonumber(now.seconds) + tonumber(now.nanoseconds) * 1e-9
 end
 
---- Seconds that fn took.
-function measure.seconds(fn)
-  local start = measure.clock()
+--- Seconds by the monotonic clock.
+function measure.clock() return read(MONOTONIC) end
+
+--- Seconds that this thread has had of a processor: for work on one thread,
+-- where others use the machine too.
+function measure.processor() return read(THREAD) end
+
+--- Seconds that fn took, by the monotonic or the given clock.
+function measure.seconds(fn, clock)
+  clock = clock or measure.clock
+  local start = clock()
   fn()
-  return measure.clock() - start
+  return clock() - start
 end
 
 function measure.median(list)

@@ -1,201 +1,10 @@
 /* Reductions of floating values: folds over rows or columns (cpu/reduce.h).
    Partials go to the workspace and are joined in order, in f64. */
-#include <string.h>
-
-#include "cpu/lanes.h"
+#include "cpu/fold.h"
 #include "cpu/parallel.h"
-#include "cpu/reduce.h"
 #include "graph/op.h"
 
 enum { COLUMN_TILE = RP_COLUMN_TILE, ROWS = RP_FOLD_ROWS, JOIN = 256 };
-
-/* ---- the two element types ----------------------------------------------- */
-/* What a pass leaves is turned into the value: */
-typedef enum finish {
-  AS_IS,
-  DIVIDE, /* v / divisor */
-  LOG     /* log(v) + shift; shift where it is no number to subtract */
-} finish;
-
-typedef struct element {
-  size_t size;
-  double (*run)(rp_fold fold, const void *x, int64_t n, double shift);
-  /* y[j] joined with the fold of n <= ROWS rows' entries j < m. */
-  void (*rows)(rp_fold fold, void *y, const void *const *row, int n,
-               int64_t m, const void *shift);
-  void (*add_partial)(rp_fold fold, double *total, const void *partial,
-                      int64_t m);
-  void (*store)(void *y, const double *total, int64_t m);
-  void (*finish)(finish how, void *y, int64_t m, double divisor,
-                 const void *shift);
-  double (*load)(const void *x, int64_t i);
-} element;
-
-static double run_f32(rp_fold fold, const void *x, int64_t n, double shift) {
-  const float s = (float)shift;
-  switch (fold) {
-    case RP_FOLD_SUM: return rp_fold_f32(RP_FOLD_SUM, x, n, s);
-    case RP_FOLD_SQUARES: return rp_fold_f32(RP_FOLD_SQUARES, x, n, s);
-    case RP_FOLD_DEVIATION: return rp_fold_f32(RP_FOLD_DEVIATION, x, n, s);
-    case RP_FOLD_EXP: return rp_sum_exp_f32(x, n, s);
-    case RP_FOLD_TOP: return rp_extreme_f32(RP_FOLD_TOP, x, n);
-    default: return rp_extreme_f32(RP_FOLD_BOTTOM, x, n);
-  }
-}
-
-static double run_f64(rp_fold fold, const void *x, int64_t n, double shift) {
-  switch (fold) {
-    case RP_FOLD_SUM: return rp_fold_f64(RP_FOLD_SUM, x, n, shift);
-    case RP_FOLD_SQUARES: return rp_fold_f64(RP_FOLD_SQUARES, x, n, shift);
-    case RP_FOLD_DEVIATION: return rp_fold_f64(RP_FOLD_DEVIATION, x, n, shift);
-    case RP_FOLD_EXP: return rp_sum_exp_f64(x, n, shift);
-    case RP_FOLD_TOP: return rp_extreme_f64(RP_FOLD_TOP, x, n);
-    default: return rp_extreme_f64(RP_FOLD_BOTTOM, x, n);
-  }
-}
-
-/* A step, or a join, that lets NaN through. */
-RP_INLINE float step_f32(rp_fold fold, float a, float x, float shift) {
-  const float y = rp_fold_step_f32(fold, a, x, shift);
-  return rp_fold_is_extreme(fold) && x != x ? x : y;
-}
-RP_INLINE double step_f64(rp_fold fold, double a, double x, double shift) {
-  const double y = rp_fold_step_f64(fold, a, x, shift);
-  return rp_fold_is_extreme(fold) && x != x ? x : y;
-}
-RP_INLINE float join_f32(rp_fold fold, float a, float b) {
-  return rp_fold_is_extreme(fold) ? step_f32(fold, a, b, 0) : a + b;
-}
-RP_INLINE double join_f64(rp_fold fold, double a, double b) {
-  return rp_fold_is_extreme(fold) ? step_f64(fold, a, b, 0) : a + b;
-}
-
-RP_INLINE void fold_rows_f32(rp_fold fold, float *restrict y,
-                             const void *const *row, int n, int64_t m,
-                             const float *restrict shift) {
-  const float start = (float)rp_fold_start(fold);
-  if (n == ROWS) {
-    const float *a = row[0], *b = row[1], *c = row[2], *d = row[3],
-                *e = row[4], *f = row[5], *g = row[6], *h = row[7];
-    for (int64_t j = 0; j < m; j++) {
-      const float s = shift ? shift[j] : 0;
-      float p = step_f32(fold, start, a[j], s);
-      float q = step_f32(fold, start, e[j], s);
-      p = step_f32(fold, p, b[j], s);
-      q = step_f32(fold, q, f[j], s);
-      p = step_f32(fold, p, c[j], s);
-      q = step_f32(fold, q, g[j], s);
-      p = step_f32(fold, p, d[j], s);
-      q = step_f32(fold, q, h[j], s);
-      y[j] = join_f32(fold, y[j], join_f32(fold, p, q));
-    }
-    return;
-  }
-  for (int i = 0; i < n; i++) {
-    const float *x = row[i];
-    for (int64_t j = 0; j < m; j++)
-      y[j] = step_f32(fold, y[j], x[j], shift ? shift[j] : 0);
-  }
-}
-
-RP_INLINE void fold_rows_f64(rp_fold fold, double *restrict y,
-                             const void *const *row, int n, int64_t m,
-                             const double *restrict shift) {
-  for (int i = 0; i < n; i++) {
-    const double *x = row[i];
-    for (int64_t j = 0; j < m; j++)
-      y[j] = step_f64(fold, y[j], x[j], shift ? shift[j] : 0);
-  }
-}
-
-static void rows_f32(rp_fold fold, void *y, const void *const *row, int n,
-                     int64_t m, const void *shift) {
-  switch (fold) {
-    case RP_FOLD_SUM:
-      fold_rows_f32(RP_FOLD_SUM, y, row, n, m, NULL); break;
-    case RP_FOLD_SQUARES:
-      fold_rows_f32(RP_FOLD_SQUARES, y, row, n, m, NULL); break;
-    case RP_FOLD_DEVIATION:
-      fold_rows_f32(RP_FOLD_DEVIATION, y, row, n, m, shift); break;
-    case RP_FOLD_EXP:
-      fold_rows_f32(RP_FOLD_EXP, y, row, n, m, shift); break;
-    case RP_FOLD_TOP:
-      fold_rows_f32(RP_FOLD_TOP, y, row, n, m, NULL); break;
-    default:
-      fold_rows_f32(RP_FOLD_BOTTOM, y, row, n, m, NULL); break;
-  }
-}
-
-static void rows_f64(rp_fold fold, void *y, const void *const *row, int n,
-                     int64_t m, const void *shift) {
-  switch (fold) {
-    case RP_FOLD_SUM:
-      fold_rows_f64(RP_FOLD_SUM, y, row, n, m, NULL); break;
-    case RP_FOLD_SQUARES:
-      fold_rows_f64(RP_FOLD_SQUARES, y, row, n, m, NULL); break;
-    case RP_FOLD_DEVIATION:
-      fold_rows_f64(RP_FOLD_DEVIATION, y, row, n, m, shift); break;
-    case RP_FOLD_EXP:
-      fold_rows_f64(RP_FOLD_EXP, y, row, n, m, shift); break;
-    case RP_FOLD_TOP:
-      fold_rows_f64(RP_FOLD_TOP, y, row, n, m, NULL); break;
-    default:
-      fold_rows_f64(RP_FOLD_BOTTOM, y, row, n, m, NULL); break;
-  }
-}
-
-/* total[j] joined with partial[j]. */
-static void add_partial_f32(rp_fold fold, double *total, const void *partial,
-                            int64_t m) {
-  const float *p = partial;
-  for (int64_t j = 0; j < m; j++) total[j] = join_f64(fold, total[j], p[j]);
-}
-
-static void add_partial_f64(rp_fold fold, double *total, const void *partial,
-                            int64_t m) {
-  const double *p = partial;
-  for (int64_t j = 0; j < m; j++) total[j] = join_f64(fold, total[j], p[j]);
-}
-
-static void store_f32(void *y, const double *total, int64_t m) {
-  for (int64_t j = 0; j < m; j++) ((float *)y)[j] = (float)total[j];
-}
-
-static void store_f64(void *y, const double *total, int64_t m) {
-  memcpy(y, total, (size_t)m * sizeof *total);
-}
-
-static void finish_f32(finish how, void *y, int64_t m, double divisor,
-                       const void *shift) {
-  float *v = y;
-  const float *s = shift, d = (float)divisor;
-  if (how == DIVIDE) {
-    for (int64_t j = 0; j < m; j++) v[j] /= d;
-  } else if (how == LOG) {
-    for (int64_t j = 0; j < m; j++)
-      v[j] = isfinite(s[j]) ? rp_log_f32(v[j]) + s[j] : s[j];
-  }
-}
-
-static void finish_f64(finish how, void *y, int64_t m, double divisor,
-                       const void *shift) {
-  double *v = y;
-  const double *s = shift;
-  if (how == DIVIDE) {
-    for (int64_t j = 0; j < m; j++) v[j] /= divisor;
-  } else if (how == LOG) {
-    for (int64_t j = 0; j < m; j++)
-      v[j] = isfinite(s[j]) ? rp_log_f64(v[j]) + s[j] : s[j];
-  }
-}
-
-static double load_f32(const void *x, int64_t i) { return ((float *)x)[i]; }
-static double load_f64(const void *x, int64_t i) { return ((double *)x)[i]; }
-
-static const element f32 = {sizeof(float), run_f32, rows_f32,
-                            add_partial_f32, store_f32, finish_f32, load_f32};
-static const element f64 = {sizeof(double), run_f64, rows_f64,
-                            add_partial_f64, store_f64, finish_f64, load_f64};
 
 /* ---- passes -------------------------------------------------------------- */
 /* A reduction: one fold, or two of which the first gives the second's
@@ -203,20 +12,20 @@ static const element f64 = {sizeof(double), run_f64, rows_f64,
 typedef struct way {
   int passes;
   rp_fold fold[2];
-  finish finish[2];
+  rp_finish finish[2];
 } way;
 
 static const way
-    way_sum = {1, {RP_FOLD_SUM}, {AS_IS}},
-    way_mean = {1, {RP_FOLD_SUM}, {DIVIDE}},
-    way_max = {1, {RP_FOLD_TOP}, {AS_IS}},
-    way_min = {1, {RP_FOLD_BOTTOM}, {AS_IS}},
-    way_sum_squares = {1, {RP_FOLD_SQUARES}, {AS_IS}},
-    way_var = {2, {RP_FOLD_SUM, RP_FOLD_DEVIATION}, {DIVIDE, DIVIDE}},
-    way_logsumexp = {2, {RP_FOLD_TOP, RP_FOLD_EXP}, {AS_IS, LOG}};
+    way_sum = {1, {RP_FOLD_SUM}, {RP_AS_IS}},
+    way_mean = {1, {RP_FOLD_SUM}, {RP_DIVIDE}},
+    way_max = {1, {RP_FOLD_TOP}, {RP_AS_IS}},
+    way_min = {1, {RP_FOLD_BOTTOM}, {RP_AS_IS}},
+    way_sum_squares = {1, {RP_FOLD_SQUARES}, {RP_AS_IS}},
+    way_var = {2, {RP_FOLD_SUM, RP_FOLD_DEVIATION}, {RP_DIVIDE, RP_DIVIDE}},
+    way_logsumexp = {2, {RP_FOLD_TOP, RP_FOLD_EXP}, {RP_AS_IS, RP_LOG}};
 
 typedef struct task {
-  const element *e;
+  const rp_folder *e;
   rp_layout l;
   const char *x;
   int64_t count; /* elements of x */
@@ -238,7 +47,7 @@ static double fold_row(const task *t, rp_fold fold, int64_t k, int64_t first,
     const int64_t from = rp_groups_offset(&l->reduced, first / l->run) + at;
     const double part =
         t->e->run(fold, x + from * (int64_t)t->e->size, n, shift);
-    total = join_f64(fold, total, part);
+    total = rp_nan_join_f64(fold, total, part);
     first += n;
   }
   return total;
@@ -254,7 +63,7 @@ static void rows_whole(const task *t, const way *w, const double *divisor) {
     for (int p = 0; p < w->passes; p++) {
       const double total = fold_row(t, w->fold[p], k, 0, length, shift);
       t->e->store(t->y + k * size, &total, 1);
-      if (w->finish[p] == AS_IS && w->passes == 1) continue;
+      if (w->finish[p] == RP_AS_IS && w->passes == 1) continue;
       t->e->store(s, &shift, 1);
       t->e->finish(w->finish[p], t->y + k * size, 1, divisor[p], s);
       shift = t->e->load(t->y, k);
@@ -277,7 +86,7 @@ static void rows_pass(const task *t, rp_fold fold, char *y) {
   for (int64_t k = 0; k < l->kept.count; k++) {
     double total = rp_fold_start(fold);
     for (int64_t c = 0; c < l->chunks; c++)
-      total = join_f64(fold, total, partials[k * l->chunks + c]);
+      total = rp_nan_join_f64(fold, total, partials[k * l->chunks + c]);
     t->e->store(y + k * size, &total, 1);
   }
 }
@@ -340,10 +149,10 @@ static void columns_pass(const task *t, rp_fold fold, char *y) {
   if (l->chunks > 1) join_columns(t, fold, y);
 }
 
-static void finish_all(const task *t, finish how, char *y, int64_t outputs,
+static void finish_all(const task *t, rp_finish how, char *y, int64_t outputs,
                        double divisor) {
   const int64_t size = (int64_t)t->e->size;
-  if (how == AS_IS) return;
+  if (how == RP_AS_IS) return;
 #pragma omp parallel for schedule(static) if (rp_worth(outputs))
   for (int64_t at = 0; at < outputs; at += COLUMN_TILE)
     t->e->finish(how, y + at * size,
@@ -377,7 +186,8 @@ static rp_status measure(const rp_kernel_args *args, const way *w,
 static rp_status reduce(const rp_kernel_args *args, const way *w,
                         uint32_t set, int64_t correction) {
   const rp_type *x = &args->in[0].type;
-  task t = {.e = x->dtype == RP_F32 ? &f32 : &f64, .x = args->in[0].data,
+  task t = {.e = x->dtype == RP_F32 ? &rp_folder_f32
+                                       : &rp_folder_f64, .x = args->in[0].data,
             .count = rp_type_count(x), .y = args->out[0].data,
             .partials = args->workspace};
   rp_layout_of(&t.l, x, set);

@@ -10,7 +10,7 @@
 #include "cpu/parallel.h"
 #include "graph/op.h"
 
-enum { TILE = 64 };
+enum { TILE = 64, SKIP_MIN = 512 };
 
 /* ---- rows, f32 ---------------------------------------------------------- */
 
@@ -61,14 +61,16 @@ static void log_softmax_row_f32(const float *x, float *y, int64_t n) {
 
 RP_INLINE void softmax_grad_row_f32(const float *dy, const float *y, float *dx,
                                     int64_t limit, int64_t n, float scale) {
-  /* y is 0 from limit on: whole lanes are quicker and sum the same. */
+  /* y is 0 from limit on, and so is dx. Skipping little is slower than
+     reading on: it breaks off the processor's prefetching. */
   const int64_t lanes = (limit + RP_F32_LANES - 1) / RP_F32_LANES;
-  const int64_t reach = lanes * RP_F32_LANES;
-  const float along = (float)rp_dot_f32(dy, y, reach < n ? reach : n);
+  const int64_t reach =
+      n - limit < SKIP_MIN ? n : lanes * RP_F32_LANES;
+  const float along = (float)rp_dot_f32(dy, y, reach);
 #pragma GCC ivdep
-  for (int64_t j = 0; j < limit; j++)
+  for (int64_t j = 0; j < reach; j++)
     dx[j] = y[j] * (dy[j] - along) * scale;
-  if (limit < n) memset(dx + limit, 0, (size_t)(n - limit) * sizeof *dx);
+  if (reach < n) memset(dx + reach, 0, (size_t)(n - reach) * sizeof *dx);
 }
 
 static void log_softmax_grad_row_f32(const float *dy, const float *y,

@@ -14,7 +14,8 @@ local function user_level()
   local level = 2
   while true do
     local info = debug.getinfo(level, 'S')
-    if not info then return 2 end
+    -- None: a tail call was the first thing in a coroutine.
+    if not info then return 0 end
     if info.what ~= 'C' and info.source:sub(1, #inside) ~= inside then
       return level - 1
     end

@@ -5,6 +5,7 @@
 local binding = require 'reprise.ffi'
 local arguments = require 'reprise.ops.arguments'
 local ckpt = require 'reprise.ckpt'
+local compare = require 'reprise.compare'
 local failure = require 'reprise.failure'
 local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
@@ -14,7 +15,9 @@ local run = require 'reprise.run'
 local safetensors = require 'reprise.io.safetensors'
 local scope = require 'reprise.scope'
 local tensor = require 'reprise.tensor'
+local trace = require 'reprise.trace'
 local values = require 'reprise.values'
+local watch = require 'reprise.watch'
 require 'reprise.print'
 
 local C, ctx = binding.C, binding.ctx
@@ -31,7 +34,9 @@ rp.get_default_dtype = arguments.get_default_dtype
 
 rp.run = run.run
 rp.last_plan = run.last_plan
+rp.trace = trace
 rp.ckpt = ckpt
+rp.compare = compare.of
 
 rp.grad = grad.grad
 rp.value_and_grad = grad.value_and_grad
@@ -39,6 +44,7 @@ rp.custom_vjp = grad.custom_vjp
 rp.no_grad = scope.no_grad
 
 rp.layer = scope.layer
+rp.scan = scope.scan
 rp.checkpoint = scope.checkpoint
 rp.checkpoint_sequential = scope.checkpoint_sequential
 rp.tapped = scope.tapped
@@ -46,6 +52,9 @@ rp.tapped = scope.tapped
 rp.memory = memory.memory
 rp.max_memory_allocated = memory.max_memory_allocated
 rp.reset_peak_memory_stats = memory.reset_peak_memory_stats
+
+rp.detect_anomaly = watch.detect_anomaly
+rp.verify_replay = watch.verify_replay
 
 rp.save = safetensors.save
 rp.load = safetensors.load

@@ -17,7 +17,7 @@ local gpt2 = {vocabulary = 50257, seq = 1024, batch = 4, dropout = 0.1,
   steps = 1000, lr = 3e-4}
 
 presets.gpt = {
-  demo = gpt(4, 4, 128, {seq = 128, batch = 16, dropout = 0, steps = 400,
+  demo = gpt(4, 4, 128, {seq = 64, batch = 8, dropout = 0, steps = 1800,
                          lr = 3e-3}),
   ['gpt-10m'] = gpt(6, 6, 384, {seq = 256, batch = 8, dropout = 0.1,
                                 steps = 2000, lr = 1e-3}),

@@ -21,7 +21,6 @@ return function()
     return
   end
   collectgarbage()
-  collectgarbage()
   C.rp_memory_stats(ctx, stats)
   nodes, bytes = tonumber(stats.nodes), tonumber(stats.storage_bytes - stats.arena_bytes)
 end

@@ -138,8 +138,9 @@ end
 -- marks included, each {first, last, keep, parent}.
 ---@param graph reprise.Graph
 ---@param list table[]
+---@param by_hand boolean?  look at those of rp.checkpoint alone
 ---@return string?
-function segments.useless(graph, list)
+function segments.useless(graph, list, by_hand)
   local last_reader, is_parent = {}, {}
   for i = 1, graph.n_forward do
     for _, input in ipairs(graph.nodes[i].inputs) do
@@ -161,7 +162,8 @@ function segments.useless(graph, list)
           (last_reader[i] or 0) > segment.last)
       end
     end
-    if not saved and not is_parent[index] then
+    local asked_for = not by_hand or graph.nodes[segment.first].mark ~= 0
+    if not saved and not is_parent[index] and asked_for then
       count = count + 1
       if not first then first, reads = segment, read end
     end

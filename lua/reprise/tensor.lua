@@ -13,6 +13,12 @@ local gc, setmetatable, getmetatable = ffi.gc, setmetatable, getmetatable
 local release = C.rp_tensor_release
 
 ---@class reprise.Tensor
+---@operator add(reprise.Tensor|number): reprise.Tensor
+---@operator sub(reprise.Tensor|number): reprise.Tensor
+---@operator mul(reprise.Tensor|number): reprise.Tensor
+---@operator div(reprise.Tensor|number): reprise.Tensor
+---@operator pow(reprise.Tensor|number): reprise.Tensor
+---@operator unm: reprise.Tensor
 ---@field ptr any                 the C handle, owned
 ---@field shape integer[]         a fresh list; prints as (2,3)
 ---@field dtype string            'f32', 'f64', 'bf16', 'i32', 'i64', 'bool'
@@ -99,6 +105,14 @@ function tensor.count_of(type)
   return n
 end
 
+local op_info = ffi.new 'rp_op_info'
+
+--- The name of the op that makes t's value; 'leaf' for leaves.
+function tensor.op_name(t)
+  C.rp_op_describe(C.rp_tensor_op(t.ptr), op_info)
+  return ffi.string(op_info.name)
+end
+
 function properties.shape(t)
   return tensor.shape_of(C.rp_tensor_type(t.ptr))
 end
@@ -183,8 +197,8 @@ function Tensor.__newindex(t, key, value)
   if key == 'requires_grad' then
     local status = C.rp_tensor_set_requires_grad(t.ptr, value and true or false)
     if status == C.RP_STATE then
-      failure.raise('%s; a tensor to be trained is a leaf: make it with ' ..
-        '{requires_grad = true} or nn.Parameter', ffi.string(C.rp_message(binding.ctx)))
+      failure.raise('[requires_grad] this is a recipe (%s), not a leaf: make it with ' ..
+        '{requires_grad = true}, or nn.Parameter(t) from it', tensor.op_name(t))
     end
     failure.check(status)
   elseif key == 'grad' and value == nil then

@@ -168,8 +168,8 @@ describe('specs', function()
   end
 
   it('are refused with the nearest valid one', function()
-    assert.equal("no strategy 'evry'; did you mean every=2?  (none, every, uniform, " ..
-      'segments, nodes, sqrt, attention, scope, blocks, ops, or ./FILE.lua)', reason 'evry=2')
+    assert.equal("no strategy 'evry'; did you mean every=2?  (" ..
+      table.concat(ckpt.names(), ', ') .. ', or ./FILE.lua)', reason 'evry=2')
     assert.matches('did you mean sqrt%?', reason 'sqt')
     assert.matches('did you mean attention%?', reason 'atention')
     assert.is_nil(reason 'xyzzy':find('did you mean', 1, true))
@@ -302,6 +302,10 @@ describe('segments', function()
       '%(gpt.blocks.1.norm: layer_norm%): a single op', useless{first = 2, last = 2, keep = keep})
     assert.matches('kept for what follows; make it longer',
       useless{first = 2, last = 3, keep = {2}})
+    local single = {{first = 2, last = 2, keep = keep}}
+    assert.is_nil(segments.useless(graph, single, true))
+    graph.nodes[2].mark = 1
+    assert.matches('layer_norm, in rp.checkpoint', segments.useless(graph, single, true))
     for _, node in ipairs(graph.nodes) do node.read_by_backward = false end
     assert.matches('nothing in it is trained', useless{first = 2, last = 4, keep = keep})
   end)

@@ -58,6 +58,40 @@ describe('the memory contract', function()
     end)
   end
 
+  it('predicts every other program too', function()
+    local function check(what)
+      local plan = rp.last_plan()
+      assert.equal(plan.peak_bytes, plan:measured_peak(), what)
+    end
+    for _, name in ipairs(models.names) do
+      local made = run.model(name)
+      local opt = optimizer(made)
+      for _, spec in ipairs {'none', 'ops', 'nodes=2'} do
+        for round = 1, 3 do
+          local what = ('%s, %s, %d: '):format(name, spec, round)
+          made.loss():backward {ckpt = spec}
+          check(what .. 'backward')
+          -- Again: gradients are there already and are added to.
+          local loss = made.loss()
+          local other = loss * 2
+          loss:backward {ckpt = spec, also = {other}}
+          check(what .. 'accumulating backward')
+          if round == 2 then
+            opt:minimize(made.loss(), {ckpt = spec})
+            check(what .. 'minimize over gradients')
+          else
+            opt:step()
+            check(what .. 'step')
+          end
+          opt:zero_grad()
+          rp.run(made.loss(), made.loss())
+          check(what .. 'run')
+          opt:clip_grad_norm(0.1 * round)
+        end
+      end
+    end
+  end)
+
   it('is the peak that rp.memory() saw, where nothing else is held', function()
     for _, spec in ipairs {'none', 'every=1', 'sqrt'} do
       collect()
@@ -125,6 +159,54 @@ describe('the memory contract', function()
         end
       end
     end
+  end)
+end)
+
+describe('a byte budget', function()
+  setup(run.quiet)
+  teardown(run.loud)
+
+  for _, name in ipairs(models.names) do
+    it('is kept, and more of it never costs time: ' .. name, function()
+      local made = run.model(name)
+      local opt = optimizer(made)
+      local function plan(ckpt) return opt:plan(made.loss(), {ckpt = ckpt}) end
+      local most, least = plan('none').peak_bytes, plan('budget=min').peak_bytes
+      assert(least <= most)
+      local slowest = math.huge
+      for k = 0, 16 do
+        local budget = math.floor(least + (most - least) * k / 16)
+        local found = plan {budget = budget}
+        assert(found.peak_bytes <= budget,
+          ('budget %d, peak %d'):format(budget, found.peak_bytes))
+        assert(found.replay_seconds <= slowest, 'more bytes, more time')
+        slowest = found.replay_seconds
+      end
+      assert.equal(plan('none').n_replays, plan {budget = most}.n_replays)
+      -- The front is searched, not proved: a named strategy may be below its
+      -- least point, but not by much.
+      local arena = plan('budget=min').arena_bytes
+      for _, spec in ipairs(made.specs) do
+        assert(plan(spec).arena_bytes >= 0.95 * arena, spec .. ' beats budget=min')
+      end
+    end)
+  end
+
+  it('that cannot be met is refused before anything is allocated', function()
+    collect()
+    C.rp_arena_release(ctx)
+    local made = run.model 'gpt'
+    local opt = optimizer(made)
+    local loss = made.loss()
+    local least = opt:plan(loss, {ckpt = 'budget=min'}).peak_bytes
+    local before = tonumber(memory().storage_bytes)
+    local ok, message = pcall(function()
+      opt:minimize(loss, {ckpt = {budget = least - 1}})
+    end)
+    assert(not ok and message:find('cannot be met', 1, true), message)
+    assert(message:find(tostring(least), 1, true), message)
+    assert.equal(before, tonumber(memory().storage_bytes))
+    assert.equal(0, opt:step_count())
   end)
 end)
 

@@ -133,6 +133,8 @@ describe('a module', function()
     local model = nn.Sequential{nn.Linear(4, 8):named 'fc1', nn.Sequential{nn.ReLU()}}
     assert.equal('Sequential(\n  (fc1): Linear(4, 8)\n  (2): Sequential(\n    (1): ReLU()\n  )\n)',
       tostring(model))
+    model[1].parent = model
+    assert.matches('%(parent%): Sequential%(...%)', tostring(model))
   end)
 
   it('freezes, applies, zeroes', function()

@@ -137,8 +137,8 @@ describe('a strategy', function()
     assert.equal(1, #segments[1].keep)
     assert.equal(1, segments[2].parent)
     assert.equal(1, segments[3].parent)
-    assert.matches('^function: peak .* 3 segments, recomputes %d+ %% of the forward$',
-      tostring(plan))
+    assert.equal('function', plan.strategy)
+    assert.is_true(plan.recompute_fraction > 0)
   end)
 
   it('may return a program', function()

@@ -35,7 +35,7 @@ end
 local common = {
   'every=1', 'every=2', 'every=3', 'uniform=2', 'uniform=3', 'segments=1',
   'segments=2', 'segments=3', 'nodes=1', 'nodes=2', 'nodes=5', 'sqrt', 'ops',
-  'ops=linear', 'scope=*',
+  'ops=linear', 'scope=*', 'budget=min',
 }
 
 local function specs(...)
@@ -143,7 +143,8 @@ function models.nested()
   return {
     module = model, parameters = trained(model),
     loss = function() return rp.cross_entropy(model(x), y) end,
-    specs = {'nodes=1', 'nodes=2', 'nodes=5', 'ops', 'ops=linear', 'sqrt'},
+    specs = {'nodes=1', 'nodes=2', 'nodes=5', 'ops', 'ops=linear', 'sqrt',
+             'budget=min'},
   }
 end
 

@@ -37,18 +37,23 @@ local function label(leaf, path)
   if #path > #present then failure.check(C.rp_leaf_set_name(leaf.ptr, path)) end
 end
 
-local function label_all(root)
+local function label_all(root, prefix)
   if labelled[root] then return end
   labelled[root] = true
   local names, list = walk.leaves(root, C.RP_PARAMETER, C.RP_BUFFER)
-  for i, leaf in ipairs(list) do label(leaf, names[i]) end
+  for i, leaf in ipairs(list) do label(leaf, (prefix or '') .. names[i]) end
 end
 
 local function enter(self)
   local parent = scope.current()
   local name = parent and walk.path(parent, self)
   if not parent then label_all(self) end
-  scope.enter(name or self._name or self.class_name:lower())
+  if not name then
+    name = self._name or self.class_name:lower()
+    -- Called inside a module that does not have it: messages still name it.
+    if parent then label_all(self, name .. '.') end
+  end
+  scope.enter(name)
   if layers[self] then failure.check(C.rp_layer_enter(ctx)) end
   if entries[self] then failure.check(C.rp_entry_enter(ctx)) end
 end
@@ -66,7 +71,12 @@ local function indented(text)
   return (text:gsub('\n', '\n  '))
 end
 
+-- Modules that are being printed: one that is inside itself prints as dots.
+local printing = {}
+
 local function text_of(self)
+  if printing[self] then return self.class_name .. '(...)' end
+  printing[self] = true
   local lines = {}
   local names, list = walk.modules(self)
   for i = 2, #list do
@@ -80,6 +90,7 @@ local function text_of(self)
       lines[#lines + 1] = ('  (%s): %s'):format(names[i], indented(tostring(list[i])))
     end
   end
+  printing[self] = nil
   local head = self.class_name .. '(' .. (self.describe and self:describe() or '')
   if #lines == 0 then return head .. ')' end
   return head .. '\n' .. table.concat(lines, '\n') .. '\n)'

@@ -113,13 +113,15 @@ local known = setmetatable({}, {__mode = 'k'})
 ---@return string?
 function walk.path(parent, child)
   local paths = known[parent]
-  if not paths or not paths[child] then
+  if not paths or paths[child] == nil then
     paths = setmetatable({}, {__mode = 'k'})
     local names, list = walk.modules(parent)
     for i = 2, #list do paths[list[i]] = names[i] end
+    -- Not inside: known too, so that the next call does not walk again.
+    paths[child] = paths[child] or false
     known[parent] = paths
   end
-  return paths[child]
+  return paths[child] or nil
 end
 
 return walk

@@ -10,7 +10,7 @@ local units = require 'reprise.report.units'
 -- Batches of a held-out loss: enough that it says something, few enough that
 -- it takes a small part of the time.
 local HELD_OUT_BATCHES = 8
-local TEMPERATURE = 0.7
+local TEMPERATURE = 0.6
 
 local TextTask = {}
 TextTask.__index = TextTask
