@@ -6,8 +6,10 @@
      record names, then the step count, 1 for the first step.
    accumulate(leaf, g)   leaf += g
    assign(leaf, x)       leaf = x; x of any strides
+   running_update(leaf, x) {} {momentum, scale}
+                         leaf = (1 - momentum) leaf + momentum scale x
 
-   No attributes, no outputs, no gradient. */
+   No other attributes, no outputs, no gradient. */
 #include "graph/op.h"
 
 static rp_status check_like_leaf(const rp_node *node, int i,
@@ -98,7 +100,7 @@ const rp_op rp_op_adamw = {
     .states = 2, .numbers = adam_numbers,
 };
 
-/* ---- accumulate, assign --------------------------------------------------------- */
+/* ---- accumulate, assign, running_update --------------------------------------------------------- */
 
 static rp_status write_type(const rp_node *node, rp_type *out) {
   (void)out;
@@ -121,4 +123,10 @@ const rp_op rp_op_assign = {
     .name = "assign", .inputs = 2, .outputs = 0,
     .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_STRIDED, .writes = 1,
     .type = write_type, .accepts = assign_accepts, .cost = update_cost,
+};
+
+const rp_op rp_op_running_update = {
+    .name = "running_update", .inputs = 2, .outputs = 0,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE, .writes = 1,
+    .type = write_type, .cost = update_cost,
 };
