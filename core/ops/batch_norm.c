@@ -120,9 +120,9 @@ static rp_status batch_norm_type(const rp_node *node, rp_type *out) {
     if (!rp_is_leaf(rp_input(node, i)))
       return rp_node_fail(node, RP_VALUE, "running statistics are leaves "
                           "(nn.Buffer), this is a recipe");
-  if (values_of(x) == 1)
-    return rp_node_fail(node, RP_SHAPE, "one value a channel has no variance: "
-                        "a larger batch, or eval mode, is needed");
+  if (values_of(x) < 2)
+    return rp_node_fail(node, RP_SHAPE, "fewer than two values a channel have "
+                        "no variance: a larger batch, or eval mode, is needed");
   out[0] = *x;
   out[1] = out[2] = vector(x);
   return RP_OK;

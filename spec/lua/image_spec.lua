@@ -163,7 +163,7 @@ describe('layers for images', function()
     assert.error_matches(function() return nn.BatchNorm2d(3)(rp.ones(2, 4, 5, 5)) end,
       'x is %(batch, 3, height, width%)')
     assert.error_matches(function() return nn.BatchNorm2d(3)(rp.ones(1, 3, 1, 1)) end,
-      'one value a channel has no variance')
+      'fewer than two values a channel have no variance')
   end)
 end)
 

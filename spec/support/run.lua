@@ -92,7 +92,7 @@ function run.same_bits(want, got, what)
       error(('%s: parameter %d at the end: %s'):format(what, i, problem), 2)
     end
   end
-  for i, buffer in ipairs(want.buffers or {}) do
+  for i, buffer in ipairs(got.buffers and want.buffers or {}) do
     problem = raw.bit_difference(got.buffers[i], buffer)
     if problem then
       error(('%s: buffer %d at the end: %s'):format(what, i, problem), 2)
