@@ -120,12 +120,12 @@ end)
 
 describe('the plan report', function()
   it('says where the peak is, what it is made of and what is largest', function()
-    local report = plan_report.text(summary(), none, 'gpt-10m', 171 * MIB)
+    local report = plan_report.text(summary(), none, 'gpt-10m')
     for _, part in ipairs {
       'gpt-10m\n',
       'peak 318.0 MiB, while running gelu_tanh_grad in gpt.blocks.4.mlp '
         .. '(instruction 412 of 1038)',
-      'none would need 512.0 MiB (+61 %); the least budget is 171.0 MiB',
+      'none would need 512.0 MiB (+61 %)',
       'recomputed: 42 nodes in 2 of 4 layers (1, 3), 16 % of the forward, '
         .. 'about 5 % of the step',
       'gpt.blocks.4.mlp.fc                  8x256x1536     12.0 MiB  '
