@@ -50,26 +50,41 @@ static rp_window window_of(const rp_kernel_args *args) {
 /* ---- the greatest ----------------------------------------------------------- */
 
 typedef enum use { VALUE, SPREAD, TAKE } use;
+enum { COLUMNS = 64 };
 
-/* The place of the greatest in the window of output (i, j), or of its last
-   NaN; -1 where it holds no element. */
-RP_INLINE int64_t greatest(const rp_window *w, const void *x, int64_t height,
-                           int64_t width, int64_t i, int64_t j, bool wide) {
-  int64_t place = -1;
-  double best = 0;
+/* The windows of outputs (i, from) .. (i, from + n - 1): the greatest of each
+   or its last NaN, and its place in the plane, -1 where it holds no element. A
+   tap at a time for all of them, so that the loop has no branch. */
+typedef struct stretch {
+  int64_t from, n;
+  double best[COLUMNS];
+  int64_t place[COLUMNS];
+} stretch;
+
+RP_INLINE void find_greatest(const rp_window *w, const void *x, int64_t height,
+                             int64_t width, int64_t i, int64_t columns,
+                             stretch *s, bool wide) {
+  for (int64_t j = 0; j < s->n; j++) s->best[j] = -INFINITY, s->place[j] = -1;
   for (int64_t a = 0; a < w->kernel[0]; a++) {
     const int64_t row = i * w->stride[0] - w->pad[0] + a * w->dilation[0];
     if (row < 0 || row >= height) continue;
     for (int64_t b = 0; b < w->kernel[1]; b++) {
-      const int64_t column =
-          j * w->stride[1] - w->pad[1] + b * w->dilation[1];
-      if (column < 0 || column >= width) continue;
-      const double v = load(x, row * width + column, wide);
-      if (place < 0 || v > best || v != v)
-        place = row * width + column, best = v;
+      int64_t first, end;
+      rp_window_inside(w, 1, b, width, columns, &first, &end);
+      first = first > s->from ? first - s->from : 0;
+      end = end - s->from < s->n ? end - s->from : s->n;
+      const int64_t step = w->stride[1];
+      const int64_t at = row * width + s->from * step - w->pad[1] +
+                         b * w->dilation[1];
+      for (int64_t j = first; j < end; j++) {
+        const double v = load(x, at + j * step, wide);
+        const bool more =
+            (s->place[j] < 0) | (v > s->best[j]) | (v != v);
+        s->place[j] = more ? at + j * step : s->place[j];
+        s->best[j] = more ? v : s->best[j];
+      }
     }
   }
-  return place;
 }
 
 /* One plane: out = x's greatest (VALUE), other's values there (TAKE), or other
@@ -83,22 +98,24 @@ RP_INLINE void plane_of_greatest(const rp_window *w, const rp_type *x_type,
   const int64_t element = wide ? sizeof(double) : sizeof(float);
   const char *from = (const char *)x + plane * height * width * element;
   const int64_t inside = plane * height * width;
-  const int64_t outside = plane * rows * columns;
   if (use == SPREAD)
     memset((char *)out + inside * element, 0,
            (size_t)(height * width * element));
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < columns; j++) {
-      const int64_t place = greatest(w, from, height, width, i, j, wide);
-      const int64_t at = outside + i * columns + j;
-      if (use == SPREAD) {
-        if (place >= 0)
-          grow(out, inside + place, wide, load(other, at, wide));
-      } else if (place < 0) {
-        store(out, at, wide, use == VALUE ? -INFINITY : 0);
-      } else {
-        store(out, at, wide,
-              load(use == VALUE ? x : other, inside + place, wide));
+  for (int64_t k = 0; k < rows; k++)
+    for (int64_t start = 0; start < columns; start += COLUMNS) {
+      stretch s;
+      s.from = start;
+      s.n = columns - start < COLUMNS ? columns - start : COLUMNS;
+      find_greatest(w, from, height, width, k, columns, &s, wide);
+      const int64_t at = (plane * rows + k) * columns + start;
+      for (int64_t j = 0; j < s.n; j++) {
+        if (use == VALUE)
+          store(out, at + j, wide, s.best[j]);
+        else if (use == TAKE)
+          store(out, at + j, wide,
+                s.place[j] < 0 ? 0 : load(other, inside + s.place[j], wide));
+        else if (s.place[j] >= 0)
+          grow(out, inside + s.place[j], wide, load(other, at + j, wide));
       }
     }
 }

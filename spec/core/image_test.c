@@ -203,7 +203,7 @@ static void max_pool_run(const int64_t *dims, const int64_t *ints,
 
 static void pool_values(void **state) {
   (void)state;
-  static const int64_t dims[4] = {2, 3, 37, 41};
+  static const int64_t dims[4] = {2, 3, 37, 41}, wide[4] = {1, 2, 9, 203};
   /* kernel, stride, padding, dilation, ceiling, include_pad, divisor, H, W */
   static const int64_t windows[][13] = {
       {2, 2, 2, 2, 0, 0, 1, 1, 0, 1, 0, 37, 41},
@@ -222,6 +222,8 @@ static void pool_values(void **state) {
                     windows[k], 11, windows[k], 13, false);
     }
     max_pool_run(dims, dilated, dtypes[d]);
+    max_pool_run(wide, dilated, dtypes[d]);
+    max_pool_run(wide, windows[1], dtypes[d]);
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
       check_adjoint("adaptive_avg_pool2d", "adaptive_avg_pool2d_grad",
                     dtypes[d], 4, dims, sizes[k], 2, dims + 2, 2, false);
