@@ -21,6 +21,17 @@ describe('units', function()
     assert.equal('-1.5 KiB', units.bytes(-1536))
   end)
 
+  it('reads bytes', function()
+    for text, bytes in pairs {['16GiB'] = 2 ^ 34, ['300 MiB'] = 300 * MIB,
+        ['1.5kb'] = 1500, ['17'] = 17, ['1e3'] = 1000} do
+      assert.equal(bytes, units.parse_bytes(text))
+    end
+    assert.equal(4096, units.parse_bytes(4096))
+    for _, text in ipairs {'', 'GiB', '-1', '0', '1 apple', 'nan', '1e999'} do
+      assert.is_nil(units.parse_bytes(text))
+    end
+  end)
+
   it('writes clocks, counts, rates and shares', function()
     assert.equal('0:00', units.clock(0.4))
     assert.equal('1:42', units.clock(102))

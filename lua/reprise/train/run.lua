@@ -156,11 +156,13 @@ return function(options, Model)
     error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
   end
   rp.ckpt(strategy)
-  local function build()
-    local task = require(tasks[options.model]).new(options, Model)
-    return task, make_optimizer(task.model, options)
+  local function build(changes)
+    local chosen = setmetatable(changes or {}, {__index = options})
+    local task = require(tasks[options.model]).new(chosen, Model)
+    return task, make_optimizer(task.model, chosen)
   end
   if options.compare then return look.compare(build, options) end
+  if options.fit then return look.fit(build, options) end
   local task, opt = build()
   if options.curve then
     return look.curve(opt, task:loss(), options, task:title())
