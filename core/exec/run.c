@@ -23,6 +23,13 @@ struct rp_run_data {
   int32_t n;
 };
 
+static void run_data_free(rp_plan *plan) {
+  rp_free(plan->ctx, plan->run->arrays,
+          (size_t)plan->run->n * sizeof *plan->run->arrays);
+  rp_free(plan->ctx, plan->run, sizeof *plan->run);
+  plan->run = NULL;
+}
+
 static rp_status run_data_new(rp_plan *plan) {
   if (plan->run) return RP_OK;
   rp_context *ctx = plan->ctx;
@@ -54,15 +61,8 @@ static rp_status run_data_new(rp_plan *plan) {
     }
   }
   plan->run = run;
+  plan->free_run = run_data_free;
   return RP_OK;
-}
-
-void rp_run_data_free(rp_plan *plan) {
-  if (plan->run == NULL) return;
-  rp_free(plan->ctx, plan->run->arrays,
-          (size_t)plan->run->n * sizeof *plan->run->arrays);
-  rp_free(plan->ctx, plan->run, sizeof *plan->run);
-  plan->run = NULL;
 }
 
 /* ---- one run --------------------------------------------------------------------- */

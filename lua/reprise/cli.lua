@@ -2,6 +2,7 @@
 -- what, and defaults. Nothing here needs the core.
 
 local argparse = require 'argparse'
+local edit_distance = require 'reprise.edit_distance'
 local presets = require 'reprise.presets'
 local units = require 'reprise.report.units'
 
@@ -23,28 +24,12 @@ local function real(fits, wants)
   end
 end
 
--- Edits (insertions, deletions, replacements) between two words.
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local change = a:byte(i) == b:byte(j) and 0 or 1
-      diagonal, row[j] = row[j],
-        math.min(row[j] + 1, row[j - 1] + 1, diagonal + change)
-    end
-  end
-  return row[#b]
-end
-
 local function one_of(names)
   return function(text)
     local nearest, least = nil, math.floor(#text / 2) + 1
     for _, name in ipairs(names) do
       if name == text then return text end
-      local d = distance(text, name)
+      local d = edit_distance(text, name)
       if d < least then nearest, least = name, d end
     end
     return nil, ('is not one of %s%s'):format(table.concat(names, ', '),

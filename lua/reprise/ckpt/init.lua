@@ -4,6 +4,7 @@
 -- One file here adds a strategy: it returns a function from the argument to
 -- the strategy. The list below only orders them for help and messages.
 
+local edit_distance = require 'reprise.edit_distance'
 local failure = require 'reprise.failure'
 local load_file = require 'reprise.ckpt.file'
 
@@ -46,26 +47,10 @@ function ckpt.names()
   return names
 end
 
---- How many letters to change, add or remove to make a into b.
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local change = a:byte(i) == b:byte(j) and 0 or 1
-      diagonal, row[j] = row[j],
-        math.min(row[j] + 1, row[j - 1] + 1, diagonal + change)
-    end
-  end
-  return row[#b]
-end
-
 local function unknown(name, argument)
   local nearest, least = nil, math.huge
   for _, known in ipairs(ckpt.names()) do
-    local d = distance(name, known)
+    local d = edit_distance(name, known)
     if d < least then nearest, least = known, d end
   end
   local hint = ''
