@@ -84,5 +84,6 @@ end
 rp.nn = require 'reprise.nn'
 rp.optim = require 'reprise.optim'
 rp.data = require 'reprise.data'
+rp.measure_memory_savings = require 'reprise.savings'
 
 return rp
