@@ -49,7 +49,7 @@ local known = {seq_len = true, d_model = true, num_layers = true,
 ---@field checkpointed_memory_mb number
 ---@field memory_saved_pct number
 ---@field compute_overhead_pct number     of a step's time
----@field standard_seconds number         of a step, the median
+---@field standard_seconds number         of a step, the least measured
 ---@field checkpointed_seconds number
 ---@field same_bits boolean               losses and gradients
 

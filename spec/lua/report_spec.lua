@@ -85,7 +85,8 @@ local function summary(changes)
     result_bytes = 64, fragmentation_bytes = 2 * MIB - 64, seconds = 1.216,
     min_budget_bytes = 150 * MIB,
     recompute_fraction = 0.16, step_fraction = 0.05, n_segments = 1,
-    n_replays = 42, layers = {'a', 'b', 'c', 'd'}, recomputed_layers = {1, 3},
+    n_replays = 42, recomputed_nodes = 42,
+    most_replays = 1, layers = {'a', 'b', 'c', 'd'}, recomputed_layers = {1, 3},
     peak_at = 'gelu_tanh_grad in gpt.blocks.4.mlp', peak_instruction = 412,
     n_instructions = 1038,
     largest = {{name = 'gpt.blocks.4.mlp.fc', shape = '8x256x1536',
@@ -137,7 +138,7 @@ describe('the plan report', function()
       'peak 318.0 MiB, while running gelu_tanh_grad in gpt.blocks.4.mlp '
         .. '(instruction 412 of 1038)',
       'none would need 512.0 MiB (+61 %); the least budget is 150.0 MiB',
-      'recomputed: 42 nodes in 2 of 4 layers (1, 3), 16 % of the forward, '
+      'recomputed: 42 nodes once in 2 of 4 layers (1, 3), 16 % of the forward, '
         .. 'about 5 % of the step',
       'gpt.blocks.4.mlp.fc                  8x256x1536      12.0 MiB  '
         .. 'kept: read by backward of gelu',

@@ -74,7 +74,9 @@ local function costs(plan, none, lines)
     lines[#lines + 1] = '  recomputed: nothing'
     return
   end
-  local where = ('%d nodes'):format(plan.n_replays)
+  local where = ('%d nodes%s'):format(plan.recomputed_nodes,
+    plan.most_replays == 1 and ' once' or (' up to %d times, %d in all,'):format(
+      plan.most_replays, plan.n_replays))
   if #plan.layers > 0 and #plan.recomputed_layers > 0 then
     where = ('%s in %d of %d layers (%s)'):format(where,
       #plan.recomputed_layers, #plan.layers, listed(plan.recomputed_layers))
