@@ -1,6 +1,6 @@
 --- What checkpointing saves and costs, as a table for the documentation:
 --
---     luajit bench/savings.lua [--measure_mib 3000] > docs/savings.md
+--     luajit bench/savings.lua [--measure-mib 3000] > docs/savings.md
 --
 -- A model is planned, and measured (a process for each strategy) where its plan
 -- under `none` needs at most that many MiB.

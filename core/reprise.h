@@ -84,6 +84,22 @@ int rp_num_threads(const rp_context *ctx);
 /* Whether new nodes record gradients; returns the previous setting. */
 bool rp_grad_enable(rp_context *ctx, bool on);
 
+/* What makes a run fail: nothing, a NaN in a value just made, or an infinity
+   too. */
+typedef enum rp_anomaly {
+  RP_ANOMALY_NONE, RP_ANOMALY_NAN, RP_ANOMALY_ANY
+} rp_anomaly;
+/* Looks at every value of every run from here on; RP_VALUE then names the
+   first node that made such a value. Returns the previous setting. Programs
+   planned while this or the next is on run their effects last, so that a run
+   that fails has changed no leaf: gradients live until the end, and the plan
+   shows it. */
+rp_anomaly rp_detect_anomaly(rp_context *ctx, rp_anomaly what);
+/* Fingerprints every recomputed value when it is first made and compares at
+   each replay; RP_INTERNAL then names the node. Returns the previous
+   setting. */
+bool rp_verify_replay(rp_context *ctx, bool on);
+
 /* SIGINT sets a flag instead of ending the process. */
 void rp_interrupt_install(void);
 bool rp_interrupt_take(void);
@@ -392,7 +408,7 @@ rp_status rp_plan_segment(const rp_plan *plan, int i, rp_segment *out);
 
 /* Runs the plan for the request it was prepared for (or one of the same
    key). Afterwards the loss and all targets are held. On RP_NOMEM, RP_STALE,
-   RP_VALUE no leaf has changed. */
+   RP_VALUE, and on a replay that differed, no leaf has changed. */
 rp_status rp_plan_run(rp_plan *plan, const rp_request *request);
 /* The accounted high-water mark of the last run's storage: equals
    peak_bytes. */

@@ -8,6 +8,7 @@
 
 #include "base/context.h"
 #include "exec/cache.h"
+#include "exec/watch.h"
 #include "graph/autodiff.h"
 #include "graph/optimizer.h"
 #include "graph/record.h"
@@ -223,6 +224,7 @@ static rp_status make_key(preparation *p) {
   rp_status status = rp_key_add_walk(&p->key, ctx, &p->walk, &p->set.bindings);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, r->action);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, ctx->threads);
+  if (status == RP_OK) status = rp_key_add(&p->key, ctx, rp_watches(ctx));
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, p->set.targets.n);
   for (int32_t i = 0; i < p->set.targets.n && status == RP_OK; i++) {
     const rp_tensor *t = p->set.targets.at[i];
@@ -342,6 +344,7 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
     if (effects[i]) roots[n++] = effects[i];
   if (status == RP_OK)
     status = rp_graph_build(graph, ctx, roots, n, &p->set.bindings);
+  graph->effects_last = rp_watches(ctx);
   if (status == RP_OK) {
     status = rp_graph_simplify(graph, ctx);
     if (status != RP_OK) rp_graph_free(graph, ctx);

@@ -12,6 +12,7 @@
 #include "exec/arena.h"
 #include "exec/cache.h"
 #include "exec/trace.h"
+#include "exec/watch.h"
 #include "graph/optimizer.h"
 #include "graph/record.h"
 #include "graph/recorder.h"
@@ -72,8 +73,10 @@ typedef struct execution {
   rp_context *ctx;
   rp_binding_set set;
   void **leaf_data;      /* by graph leaf */
+  bool *fresh;           /* by graph leaf: its first bytes came with this run */
   rp_storage **results;  /* by graph target, NULL for leaves */
   int64_t other_bytes;   /* storage that is not this program's */
+  rp_watch watch;        /* plan NULL: nothing is watched */
 } execution;
 
 /* The tensor bound to a leaf; NULL for a constant. */
@@ -89,6 +92,7 @@ static rp_status make_leaves(execution *e) {
   for (int32_t l = 0; l < graph->leaves.n; l++) {
     rp_tensor *root = bound(e, l);
     if (root == NULL || root->node->leaf == NULL || root->storage) continue;
+    e->fresh[l] = root->node->leaf->recipe == NULL;
     const rp_status status = rp_leaf_make(root);
     if (status != RP_OK) return status;
   }
@@ -199,7 +203,7 @@ static void point_arrays(const execution *e) {
   }
 }
 
-static rp_status run_instruction(const execution *e, int32_t i) {
+static rp_status run_instruction(execution *e, int32_t i) {
   const rp_plan *plan = e->plan;
   const rp_instruction *at = &plan->program.instructions.at[i];
   const rp_graph_node *node = &plan->graph.nodes.at[at->node];
@@ -223,7 +227,8 @@ static rp_status run_instruction(const execution *e, int32_t i) {
       .ctx = e->ctx,
   };
   const rp_status status = plan->kernels[at->node].kernel->run(&args);
-  if (status == RP_OK) return RP_OK;
+  if (status == RP_OK)
+    return e->watch.plan ? rp_watch_outputs(&e->watch, i, args.out) : RP_OK;
   const char *scope = rp_scope_text(e->ctx, node->place.scope);
   return *scope ? rp_fail(e->ctx, status, "%s (in %s)", e->ctx->message, scope)
                 : status;
@@ -257,6 +262,17 @@ static void commit(execution *e, const rp_request *request) {
       rp_tensor_clear_grad(e->set.grads.at[i]);
 }
 
+/* After a failure: leaves without bytes are so again, a gradient that was not
+   there is not. */
+static void undo(const execution *e) {
+  for (int32_t l = 0; e->fresh && l < e->plan->graph.leaves.n; l++) {
+    rp_tensor *root = e->fresh[l] ? bound(e, l) : NULL;
+    if (root == NULL || root->storage == NULL) continue;
+    rp_storage_release(root->storage);
+    root->storage = NULL;
+  }
+}
+
 static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -269,8 +285,10 @@ static rp_status execute(execution *e, const rp_request *request) {
   const int32_t leaves = plan->graph.leaves.n, targets = plan->graph.targets.n;
   e->leaf_data = rp_alloc(ctx, (size_t)leaves * sizeof(void *));
   e->results = rp_alloc(ctx, (size_t)targets * sizeof(rp_storage *));
-  rp_status status = e->leaf_data && e->results ? run_data_new(plan)
-                                                : RP_NOMEM;
+  e->fresh = rp_alloc(ctx, (size_t)leaves);
+  rp_status status = e->leaf_data && e->results && e->fresh
+                         ? run_data_new(plan)
+                         : RP_NOMEM;
   if (status == RP_OK) status = make_leaves(e);
   /* The program's own high-water mark, whatever was reached before. */
   const int64_t peak_before = ctx->accounts.peak[RP_STORAGE];
@@ -279,6 +297,8 @@ static rp_status execute(execution *e, const rp_request *request) {
   if (status == RP_OK) status = check_indices(e);
   if (status == RP_OK)
     status = rp_trace_begin(ctx, plan->program.instructions.n);
+  if (status == RP_OK && rp_watches(ctx))
+    status = rp_watch_open(&e->watch, plan, &e->set.bindings, e->leaf_data);
   if (status == RP_OK) {
     if (updates(request)) rp_optimizer_begin_step(request->optimizer);
     point_arrays(e);
@@ -296,9 +316,12 @@ static rp_status execute(execution *e, const rp_request *request) {
   if (ctx->accounts.peak[RP_STORAGE] < peak_before)
     ctx->accounts.peak[RP_STORAGE] = peak_before;
   if (status == RP_OK) commit(e, request);
+  else undo(e);
+  rp_watch_close(&e->watch);
   for (int32_t t = 0; e->results && t < targets; t++)
     if (e->results[t]) rp_storage_release(e->results[t]);
   rp_free(ctx, e->leaf_data, (size_t)leaves * sizeof(void *));
+  rp_free(ctx, e->fresh, (size_t)leaves);
   rp_free(ctx, e->results, (size_t)targets * sizeof(rp_storage *));
   return status;
 }

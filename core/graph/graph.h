@@ -62,6 +62,7 @@ typedef struct rp_graph {
   RP_ARRAY(int32_t) targets;       /* operand-style: value or -1 - leaf */
   RP_ARRAY(int32_t) segment_parents; /* of mark i + 1: a mark, 0 none */
   int32_t n_forward, n_streams;
+  bool effects_last; /* leaves are written when all else has run */
 } rp_graph;
 
 static inline const rp_operand *rp_graph_in(const rp_graph *graph,

@@ -62,8 +62,8 @@ typedef struct rp_program {
 } rp_program;
 
 /* The program of a tree: restores on demand, effects as early as everything
-   that reads their leaves' older version allows, each FREE right after the
-   last read. */
+   that reads their leaves' older version allows (or last, where the graph says
+   so), each FREE right after the last read. */
 rp_status rp_schedule_tree(rp_program *program, rp_context *ctx,
                            const rp_graph *graph, const rp_tree *tree);
 /* The program of an explicit list (see rp_plan_set_program). */

@@ -225,7 +225,9 @@ static rp_status place_effects(scheduler *s) {
     memset(first, 0xff, (size_t)(n_runs + 1) * sizeof(int32_t));
     for (int32_t e = n_nodes - 1; e >= 0; e--) {
       if (!(graph->nodes.at[e].op->flags & RP_EFFECT)) continue;
-      const int32_t at = 1 + effect_position(graph, e, made_at, read_at);
+      const int32_t at = graph->effects_last
+                             ? n_runs
+                             : 1 + effect_position(graph, e, made_at, read_at);
       next[e] = first[at];
       first[at] = e;
     }

@@ -85,6 +85,8 @@ local groups = {
     {'accumulate', '<k>', whole(1), 'batches whose gradients make one step'},
     {'clip', '<x>', positive, 'limit of the gradients\' global norm'},
     {'eval-every', '<n>', whole(1), 'steps between two held-out losses'},
+    {'detect-anomaly', nil, nil, 'stop at the first NaN or infinity and say '
+       .. 'where it was made'},
     {'seed', '<n>', whole(0), 'of weights, dropout and batches (default: 1)'},
   }},
   {'Checkpointing', {
@@ -97,6 +99,7 @@ local groups = {
        .. '--ckpt budget=SIZE, or batch=SIZE under any --ckpt'},
     {'compare', '<specs>', any, 'strategies side by side, predicted and '
        .. 'measured in a process each: none,every=2,budget=40%'},
+    {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
@@ -306,6 +309,8 @@ end
 ---@field compare? string
 ---@field fit? {what: string, limit: string, any: boolean?}
 ---@field trace? string
+---@field detect_anomaly? boolean
+---@field verify_replay? boolean
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]

@@ -18,6 +18,7 @@ local scope = require 'reprise.scope'
 local tensor = require 'reprise.tensor'
 local trace = require 'reprise.trace'
 local values = require 'reprise.values'
+local watch = require 'reprise.watch'
 require 'reprise.print'
 
 local C, ctx = binding.C, binding.ctx
@@ -45,6 +46,7 @@ rp.custom_vjp = grad.custom_vjp
 rp.no_grad = scope.no_grad
 
 rp.layer = scope.layer
+rp.scan = scope.scan
 rp.checkpoint = scope.checkpoint
 rp.checkpoint_sequential = scope.checkpoint_sequential
 rp.tapped = scope.tapped
@@ -52,6 +54,9 @@ rp.tapped = scope.tapped
 rp.memory = memory.memory
 rp.max_memory_allocated = memory.max_memory_allocated
 rp.reset_peak_memory_stats = memory.reset_peak_memory_stats
+
+rp.detect_anomaly = watch.detect_anomaly
+rp.verify_replay = watch.verify_replay
 
 rp.save = safetensors.save
 rp.load = safetensors.load

@@ -135,6 +135,20 @@ describe('train.lua', function()
     assert.equal(3, #log)
   end)
 
+  it('stops at the first value that is not finite, and says where', function()
+    local result = run(TINY .. '--steps 3 --lr 1e12 --ckpt every=1 --detect-anomaly')
+    assert.is_false(result.ok)
+    assert.matches('^train.lua: %[detect_anomaly%] %a+ in gpt%.[%w_.]+ made an? %a+: ' ..
+      'f32 %([%d,]+%), element %d+, a first run of the forward pass', result.err)
+  end)
+
+  it('verifies replays, and finds nothing', function()
+    local arguments = TINY .. '--steps 2 --ckpt every=1'
+    local plain = log_of(arguments)
+    local verified = log_of(arguments .. ' --verify-replay --detect-anomaly')
+    assert.equal(plain[2].loss, verified[2].loss)
+  end)
+
   it('clips, and trains in f64', function()
     local log = log_of(TINY .. '--steps 2 --clip 0.5 --dtype f64')
     assert.equal(2, #log)

@@ -28,6 +28,7 @@ ckpt.list = {
   {'attention', 'attention', 'only attention scopes are segments'},
   {'scope', 'scope=GLOB,...', 'every scope that matches is a segment'},
   {'blocks', 'blocks=a..b,c..d', 'named, consecutive layers form a segment'},
+  {'revolve', 'revolve=S', 'binomial: S states held, fewest replays, nested'},
   {'budget', 'budget=SIZE', 'the fastest whose exact peak fits: 2GiB, 40%, min'},
   {'ops', 'ops[=LIST]', 'keep the outputs of costly ops, replay the cheap ones'},
 }

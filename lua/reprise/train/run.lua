@@ -151,6 +151,8 @@ end
 return function(options, Model)
   rp.manual_seed(options.seed)
   rp.set_default_dtype(options.dtype)
+  rp.detect_anomaly(options.detect_anomaly or false)
+  rp.verify_replay(options.verify_replay or false)
   local strategy, reason = ckpt.parse(options.ckpt)
   if not strategy then
     error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
