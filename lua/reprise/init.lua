@@ -17,6 +17,7 @@ local tensor = require 'reprise.tensor'
 local values = require 'reprise.values'
 local watch = require 'reprise.watch'
 require 'reprise.print'
+require 'reprise.inspect'
 
 local C, ctx = binding.C, binding.ctx
 
