@@ -425,6 +425,14 @@ int64_t rp_plan_measured_peak(const rp_plan *plan);
 /* Seconds the last run took, by the monotonic clock. */
 double rp_plan_measured_seconds(const rp_plan *plan);
 
+/* From now on every run notes when its instructions start and end; off by
+   default, and then it costs nothing. */
+rp_status rp_trace_set(rp_context *ctx, bool on);
+/* Of the last run: entries 2i and 2i + 1 are instruction i's start and end, in
+   nanoseconds of the monotonic clock, 0 for a FREE. Borrowed until the next
+   run; NULL, and *n 0, where nothing was noted. */
+const int64_t *rp_trace_stamps(const rp_context *ctx, int32_t *n);
+
 /* Breaks a copy of the program on purpose and asks verify: true when it was
    rejected. *harmless: whether the mutant would still have computed the same,
    by a judge that shares no code with verify. kind: 0 drop a RUN, 1 swap two

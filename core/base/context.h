@@ -26,6 +26,7 @@ struct rp_context {
   struct rp_recorder *recorder; /* graph/record.c */
   struct rp_plans *plans;       /* exec/cache.c */
   struct rp_arena *arena;       /* exec/arena.c */
+  struct rp_trace *trace;       /* exec/trace.c, NULL: off */
 };
 
 #endif

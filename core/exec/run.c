@@ -11,6 +11,7 @@
 #include "base/context.h"
 #include "exec/arena.h"
 #include "exec/cache.h"
+#include "exec/trace.h"
 #include "exec/watch.h"
 #include "graph/optimizer.h"
 #include "graph/record.h"
@@ -22,6 +23,13 @@ struct rp_run_data {
   rp_array *arrays; /* by ref */
   int32_t n;
 };
+
+static void run_data_free(rp_plan *plan) {
+  rp_free(plan->ctx, plan->run->arrays,
+          (size_t)plan->run->n * sizeof *plan->run->arrays);
+  rp_free(plan->ctx, plan->run, sizeof *plan->run);
+  plan->run = NULL;
+}
 
 static rp_status run_data_new(rp_plan *plan) {
   if (plan->run) return RP_OK;
@@ -54,15 +62,8 @@ static rp_status run_data_new(rp_plan *plan) {
     }
   }
   plan->run = run;
+  plan->free_run = run_data_free;
   return RP_OK;
-}
-
-void rp_run_data_free(rp_plan *plan) {
-  if (plan->run == NULL) return;
-  rp_free(plan->ctx, plan->run->arrays,
-          (size_t)plan->run->n * sizeof *plan->run->arrays);
-  rp_free(plan->ctx, plan->run, sizeof *plan->run);
-  plan->run = NULL;
 }
 
 /* ---- one run --------------------------------------------------------------------- */
@@ -307,6 +308,8 @@ static rp_status execute(execution *e, const rp_request *request) {
   ctx->accounts.peak[RP_STORAGE] = ctx->accounts.bytes[RP_STORAGE];
   if (status == RP_OK) status = allocate(e);
   if (status == RP_OK) status = check_indices(e);
+  if (status == RP_OK)
+    status = rp_trace_begin(ctx, plan->program.instructions.n);
   if (status == RP_OK && rp_watches(ctx))
     status = rp_watch_open(&e->watch, plan, &e->set.bindings, e->leaf_data);
   if (status == RP_OK) {
@@ -315,8 +318,11 @@ static rp_status execute(execution *e, const rp_request *request) {
     const double start = now();
     for (int32_t i = 0; i < plan->program.instructions.n && status == RP_OK;
          i++)
-      if (plan->program.instructions.at[i].opcode == RP_OP_RUN)
+      if (plan->program.instructions.at[i].opcode == RP_OP_RUN) {
+        const int64_t start_ns = ctx->trace ? rp_trace_now() : 0;
         status = run_instruction(e, i);
+        if (ctx->trace) rp_trace_note(ctx->trace, i, start_ns);
+      }
     plan->measured_seconds = now() - start;
     plan->measured_peak = ctx->accounts.peak[RP_STORAGE] - e->other_bytes;
   }

@@ -2,6 +2,7 @@
 -- what, and defaults. Nothing here needs the core.
 
 local argparse = require 'argparse'
+local edit_distance = require 'reprise.edit_distance'
 local presets = require 'reprise.presets'
 
 local cli = {}
@@ -22,28 +23,12 @@ local function real(fits, wants)
   end
 end
 
--- Edits (insertions, deletions, replacements) between two words.
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local change = a:byte(i) == b:byte(j) and 0 or 1
-      diagonal, row[j] = row[j],
-        math.min(row[j] + 1, row[j - 1] + 1, diagonal + change)
-    end
-  end
-  return row[#b]
-end
-
 local function one_of(names)
   return function(text)
     local nearest, least = nil, math.floor(#text / 2) + 1
     for _, name in ipairs(names) do
       if name == text then return text end
-      local d = distance(text, name)
+      local d = edit_distance(text, name)
       if d < least then nearest, least = name, d end
     end
     return nil, ('is not one of %s%s'):format(table.concat(names, ', '),
@@ -95,10 +80,16 @@ local groups = {
     {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
     {'plan', nil, nil, 'print the memory plan and stop: nothing is allocated'},
     {'json', nil, nil, 'with --plan: as one JSON object'},
+    {'picture', '<file>', any, 'with --plan: memory over the program, as SVG'},
+    {'curve', '<file>', any, 'least time against budget: a table, and an SVG'},
+    {'compare', '<specs>', any, 'strategies side by side, predicted and '
+       .. 'measured in a process each: none,every=2,budget=40%'},
     {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
+    {'trace', '<file>', any, 'the first 5 steps in the Chrome trace format: '
+       .. 'what ran when, at how many live bytes'},
   }},
 }
 
@@ -107,6 +98,7 @@ Examples:
    luajit train.lua --ckpt every=2
    luajit train.lua --preset gpt-10m --data shakespeare.txt --ckpt sqrt
    luajit train.lua --preset gpt2-1558m --batch 1 --ckpt every=1 --plan
+   luajit train.lua --preset gpt-10m --ckpt budget=40% --plan --picture plan.svg
    luajit train.lua --model mlp --ckpt uniform=2 --log run.jsonl]]
 
 -- `strategies` is reprise.ckpt's list of {name, usage, help}.
@@ -202,6 +194,9 @@ local function resolve_alias(options, given)
   return true
 end
 
+-- Options that look at the job and stop.
+local stopping = {'compare', 'curve', 'plan'}
+
 local function contradiction(options)
   if options.model == 'mlp' then
     for _, group in ipairs(groups) do
@@ -216,8 +211,21 @@ local function contradiction(options)
   if options.json and not options.plan then
     return '--json goes with --plan; --log FILE writes the steps as JSON'
   end
-  if options.log and options.plan then
-    return '--plan stops before the first step, so --log has nothing to write'
+  if options.picture and not options.plan then
+    return '--picture goes with --plan'
+  end
+  for _, name in ipairs(stopping) do
+    for _, output in ipairs {'log', 'trace'} do
+      if options[name] and options[output] then
+        return ('--%s stops before the first step, so --%s has nothing to write')
+          :format(name, output)
+      end
+    end
+    for _, other in ipairs(stopping) do
+      if options[name] and options[other] and name < other then
+        return ('--%s and --%s: one at a time'):format(name, other)
+      end
+    end
   end
 end
 
@@ -265,6 +273,10 @@ end
 ---@field log? string
 ---@field plan? boolean
 ---@field json? boolean
+---@field picture? string
+---@field curve? string
+---@field compare? string
+---@field trace? string
 ---@field detect_anomaly? boolean
 ---@field verify_replay? boolean
 

@@ -5,6 +5,7 @@
 local binding = require 'reprise.ffi'
 local arguments = require 'reprise.ops.arguments'
 local ckpt = require 'reprise.ckpt'
+local compare = require 'reprise.compare'
 local failure = require 'reprise.failure'
 local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
@@ -14,6 +15,7 @@ local run = require 'reprise.run'
 local safetensors = require 'reprise.io.safetensors'
 local scope = require 'reprise.scope'
 local tensor = require 'reprise.tensor'
+local trace = require 'reprise.trace'
 local values = require 'reprise.values'
 local watch = require 'reprise.watch'
 require 'reprise.print'
@@ -33,7 +35,9 @@ rp.get_default_dtype = arguments.get_default_dtype
 
 rp.run = run.run
 rp.last_plan = run.last_plan
+rp.trace = trace
 rp.ckpt = ckpt
+rp.compare = compare.of
 
 rp.grad = grad.grad
 rp.value_and_grad = grad.value_and_grad
@@ -41,6 +45,7 @@ rp.custom_vjp = grad.custom_vjp
 rp.no_grad = scope.no_grad
 
 rp.layer = scope.layer
+rp.scan = scope.scan
 rp.checkpoint = scope.checkpoint
 rp.checkpoint_sequential = scope.checkpoint_sequential
 rp.tapped = scope.tapped

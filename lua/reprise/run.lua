@@ -136,6 +136,7 @@ function run.execute(prepared)
   local status = C.rp_plan_run(prepared.plan, prepared.request)
   failure.drain()
   failure.check(status)
+  if run.on_executed then run.on_executed(last) end
 end
 
 --- The Lua plan of what was prepared; nothing has run.
@@ -148,7 +149,14 @@ end
 --- The plan of what ran last, or nil.
 ---@return reprise.Plan?
 function run.last_plan()
-  return last and plans.new(last.plan, last.text)
+  return last and run.plan_of(last)
+end
+
+--- The Lua plan of what `on_executed`, a function to be set, is called with
+-- after each program.
+---@return reprise.Plan
+function run.plan_of(executed)
+  return plans.new(executed.plan, executed.text)
 end
 
 --- Runs the tensors in one program; afterwards all are held.

@@ -77,6 +77,26 @@ function scope.layer(name, fn)
   return function(...) return scope.call(enter_layer, name, nil, fn, ...) end
 end
 
+--- step(... step(step(state, 1), 2) ..., n), each step a layer (scan.1,
+-- scan.2, ...), so that strategies see time steps as they see a model's
+-- layers.
+---@param step fun(state: any, i: integer): any  one step forward; records
+---@param state any    the first state: a tensor, or whatever step takes
+---@param n integer    steps, at least 1
+---@return any state   the last one
+function scope.scan(step, state, n)
+  if step == nil or tensor.is(step) then
+    failure.raise('[scan] the step comes first: rp.scan(step, state, n)')
+  end
+  if type(n) ~= 'number' or n ~= math.floor(n) or n < 1 then
+    failure.raise('[scan] n is a whole number of at least 1, not %s', tostring(n))
+  end
+  for i = 1, n do
+    state = scope.call(enter_layer, 'scan.' .. i, nil, step, state, i)
+  end
+  return state
+end
+
 local accepted = {preserve_rng_state = true, use_reentrant = true}
 
 --- Whether x is a table of PyTorch's options, which an exact replay needs

@@ -71,6 +71,11 @@ describe('the command line', function()
       '--json goes with --plan; --log FILE writes the steps as JSON',
     ['--plan --log x'] =
       '--plan stops before the first step, so --log has nothing to write',
+    ['--picture x'] = '--picture goes with --plan',
+    ['--plan --compare none,sqrt'] = '--compare and --plan: one at a time',
+    ['--plan --curve x'] = '--curve and --plan: one at a time',
+    ['--curve x --log y'] =
+      '--curve stops before the first step, so --log has nothing to write',
     ['--model mlp --preset demo'] =
       '--preset goes with --model gpt, not with --model mlp',
     ['--model mlp --seq 8'] =

@@ -1,8 +1,11 @@
 local cjson = require 'cjson'
+local rp = require 'reprise'
+local run = require 'spec.support.run'
 local json = require 'reprise.report.json'
 local memory = require 'reprise.report.memory'
 local plan_report = require 'reprise.report.plan'
 local progress = require 'reprise.report.progress'
+local summary_of = require 'reprise.report.summary'
 local units = require 'reprise.report.units'
 
 local MIB = 2 ^ 20
@@ -23,6 +26,10 @@ describe('units', function()
     assert.equal('1:42', units.clock(102))
     assert.equal('1:00', units.clock(59.6))
     assert.equal('2:03:09', units.clock(7389))
+    assert.equal('840 us', units.seconds(0.00084))
+    assert.equal('12.5 ms', units.seconds(0.0125))
+    assert.equal('1.42 s', units.seconds(1.416))
+    assert.equal('5:30', units.seconds(330))
     assert.equal('950', units.count(950))
     assert.equal('10.8 M', units.count(10.77e6))
     assert.equal('124 M', units.count(124.4e6))
@@ -63,12 +70,15 @@ local function summary(changes)
     optimizer_bytes = 82 * MIB, held_gradient_bytes = 0,
     gradient_bytes = 18 * MIB, kept_bytes = 140 * MIB,
     recomputed_bytes = 30 * MIB, workspace_bytes = 1 * MIB,
+    passing_bytes = 0, buffer_bytes = 0, input_bytes = 4 * MIB,
+    result_bytes = 64, fragmentation_bytes = 2 * MIB - 64, seconds = 1.216,
+    min_budget_bytes = 150 * MIB,
     recompute_fraction = 0.16, step_fraction = 0.05, n_segments = 1,
     n_replays = 42, layers = {'a', 'b', 'c', 'd'}, recomputed_layers = {1, 3},
     peak_at = 'gelu_tanh_grad in gpt.blocks.4.mlp', peak_instruction = 412,
     n_instructions = 1038,
     largest = {{name = 'gpt.blocks.4.mlp.fc', shape = '8x256x1536',
-                bytes = 12 * MIB, reason = 'gelu_tanh_grad reads it'}},
+                bytes = 12 * MIB, reason = 'kept: read by backward of gelu'}},
     segments = {{first = 1, last = 9, from = 'a', to = 'b'}},
   }
   for key, value in pairs(changes or {}) do plan[key] = value end
@@ -77,7 +87,8 @@ end
 
 local none = summary {strategy = 'none', peak_bytes = 512 * MIB,
   kept_bytes = 364 * MIB, recomputed_bytes = 0, n_replays = 0, n_segments = 0,
-  recompute_fraction = 0, segments = {}, recomputed_layers = {}}
+  recompute_fraction = 0, segments = {}, recomputed_layers = {},
+  input_bytes = 4 * MIB}
 
 describe('the memory report', function()
   it('is made of parts that add up to the peak', function()
@@ -109,19 +120,62 @@ end)
 
 describe('the plan report', function()
   it('says where the peak is, what it is made of and what is largest', function()
-    local report = plan_report.text(summary(), none, 'gpt-10m')
+    local report = plan_report.text(summary(), none, 'gpt-10m', 171 * MIB)
     for _, part in ipairs {
       'gpt-10m\n',
       'peak 318.0 MiB, while running gelu_tanh_grad in gpt.blocks.4.mlp '
         .. '(instruction 412 of 1038)',
-      'none would need 512.0 MiB (+61 %)',
+      'none would need 512.0 MiB (+61 %); the least budget is 171.0 MiB',
       'recomputed: 42 nodes in 2 of 4 layers (1, 3), 16 % of the forward, '
         .. 'about 5 % of the step',
-      'gpt.blocks.4.mlp.fc             8x256x1536        12.0 MiB  '
-        .. 'gelu_tanh_grad reads it',
+      'gpt.blocks.4.mlp.fc                  8x256x1536     12.0 MiB  '
+        .. 'kept: read by backward of gelu',
+      'predicted: 1.22 s a step, 1.22 s under none',
+      'the least budget is 150.0 MiB (--ckpt budget=min)',
+      'fragmentation         2.0 MiB',
     } do
       assert.is_truthy(report:find(part, 1, true), part .. '\n' .. report)
     end
+  end)
+
+  it('leaves the middle out of long names', function()
+    local name = 'gpt.blocks.4.attention.scaled_masked_softmax'
+    local report = plan_report.text(summary {largest = {{name = name,
+      shape = '8x6x256x256', bytes = 1, reason = 'x'}}}, none)
+    assert.is_truthy(report:find('gpt.blocks.4.atte..ed_masked_softmax ', 1,
+      true), report)
+  end)
+
+  it('is made of parts that add up to the peak', function()
+    run.quiet()
+    for _, name in ipairs {'mlp', 'gpt', 'branches'} do
+      local made = run.model(name)
+      local opt = rp.optim.AdamW(made.parameters, {lr = 1e-3})
+      for _, spec in ipairs {'none', 'every=1', 'nodes=2', 'budget=min'} do
+        local plan = summary_of.of(opt:plan(made.loss(), {ckpt = spec}))
+        local total = 0
+        for _, part in ipairs(plan_report.parts(plan)) do
+          assert.is_true(part[2] >= 0, part[1])
+          total = total + part[2]
+        end
+        assert.equal(plan.peak_bytes, total, name .. ' ' .. spec)
+      end
+    end
+    run.loud()
+  end)
+
+  it('says why each of the ten largest values is alive', function()
+    run.quiet()
+    local made = run.model 'gpt'
+    local plan = summary_of.of(made.loss():plan {ckpt = 'every=2'})
+    run.loud()
+    assert.equal(10, #plan.largest)
+    local kinds = {}
+    for i, value in ipairs(plan.largest) do
+      assert.is_true(i == 1 or value.bytes <= plan.largest[i - 1].bytes)
+      kinds[value.reason:match '^(%a+)'] = true
+    end
+    assert.is_true(kinds.kept)
   end)
 
   it('is one JSON object', function()
@@ -133,6 +187,8 @@ describe('the plan report', function()
     assert.equal(512 * MIB, object.none_peak_bytes)
     assert.equal(object.peak_bytes, object.persistent_bytes + object.arena_bytes)
     assert.equal(0.16, object.recompute_fraction)
+    assert.equal(1.216, object.predicted_seconds)
+    assert.equal(150 * MIB, object.min_budget_bytes)
     assert.equal(1, #object.segments)
     assert.equal('b', object.segments[1].to)
   end)
@@ -178,7 +234,10 @@ describe('the progress line', function()
     local text = out.text()
     assert.equal(2, select(2, text:gsub('\n', '')))
     assert.equal(3, select(2, text:gsub('\r', '')))
-    for shown in text:gmatch '\r([^\27]*)' do assert.is_true(#shown < 60) end
+    for shown in text:gmatch '\r([^\27]*)' do
+      assert.is_true(#shown < 60)
+      assert.is_nil(shown:find 'as')
+    end
   end)
 
   it('writes few and whole lines elsewhere', function()

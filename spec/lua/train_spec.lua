@@ -221,6 +221,29 @@ describe('train.lua', function()
       assert.is_true(plan.none_peak_bytes > plan.peak_bytes)
       assert.is_true(plan.recompute_fraction > 0 and plan.recompute_fraction < 1)
       assert.equal(3, #plan.segments)
+      assert.is_true(plan.predicted_seconds > 0)
+      assert.is_true(plan.min_budget_bytes <= plan.peak_bytes)
+    end)
+
+    it('names the least budget: it works, and one byte less does not', function()
+      local least = cjson.decode(succeed(TINY .. '--plan --json').out)
+        .min_budget_bytes
+      local plan = cjson.decode(succeed(TINY .. ('--ckpt budget=%d --plan '
+        .. '--json'):format(least)).out)
+      assert.equal(least, plan.peak_bytes)
+      assert.is_false(run(TINY .. ('--ckpt budget=%d --plan'):format(least - 1)).ok)
+    end)
+
+    it('draws the plan, and the curve', function()
+      local path = folder .. '/plan.svg'
+      succeed(TINY .. '--ckpt every=2 --plan --picture ' .. path)
+      assert.is_truthy(io.open(path):read('*a'):find '^<svg .*</svg>\n$')
+      local out = succeed(TINY .. '--curve ' .. path).out
+      assert.is_truthy(out:find 'least time at that peak')
+      assert.is_truthy(io.open(path):read('*a'):find 'no plan fits')
+      local result = run(TINY .. '--curve /no/such/folder/curve.svg')
+      assert.is_false(result.ok)
+      assert.is_truthy(result.err:find('--curve /no/such/folder/curve.svg: No such', 1, true))
     end)
 
     it('promises what training then needs', function()
@@ -241,6 +264,29 @@ describe('train.lua', function()
       assert.is_true(plan.parameter_bytes > 1.55e9 * 4)
       assert.is_true(plan.parameter_bytes < 1.56e9 * 4)
     end)
+  end)
+
+  it('--compare measures strategies side by side', function()
+    local out = succeed(TINY .. '--compare none,every=1,sqrt').out
+    assert.is_truthy(out:find 'to the byte as predicted')
+    assert.is_truthy(out:find 'the same bits under every strategy')
+    local result = run(TINY .. '--compare none,blocks=blocks.9..blocks.12')
+    assert.is_false(result.ok)
+    assert.is_truthy(result.out:find '1 of 2 did not run')
+  end)
+
+  it('--trace writes what ran in the first steps', function()
+    local path = folder .. '/trace.json'
+    succeed(TINY .. '--steps 7 --ckpt every=1 --trace ' .. path)
+    local programs, replays = 0, 0
+    for _, event in ipairs(cjson.decode(io.open(path):read '*a').traceEvents) do
+      programs = math.max(programs, event.args.program or 0)
+      if event.cat == 'replay' then replays = replays + 1 end
+    end
+    assert.equal(5, programs)
+    assert.is_true(replays > 0)
+    local result = run(TINY .. '--steps 1 --trace /no/such/folder/t.json')
+    assert.is_truthy(result.err:find('--trace /no/such/folder/t.json: No such', 1, true))
   end)
 
   it('ends cleanly after the step on Ctrl-C', function()

@@ -7,6 +7,8 @@ local units = require 'reprise.report.units'
 local report = {}
 
 local BAR_CELLS = 28
+-- Widths of columns.
+local NAME, SHAPE = 36, 13
 local EIGHTHS = {'▏', '▎', '▍', '▌', '▋', '▊', '▉'}
 
 -- A bar of share * BAR_CELLS cells, to an eighth of one; at least the
@@ -25,19 +27,23 @@ local function listed(numbers)
   return table.concat(numbers, ', ')
 end
 
--- The peak's parts with activations told apart: kept, and recomputed.
+-- All that the peak is made of; the parts add up to it.
 local function parts(plan)
-  local list = {}
-  for _, part in ipairs(memory.parts(plan)) do
-    if part[1] == 'activations' then
-      list[#list + 1] = {'kept for backward', plan.kept_bytes}
-      list[#list + 1] = {'recomputed', plan.recomputed_bytes}
-    else
-      list[#list + 1] = part
-    end
-  end
-  return list
+  return {
+    {'parameters', plan.parameter_bytes},
+    {'buffers', plan.buffer_bytes},
+    {'gradients', plan.held_gradient_bytes + plan.gradient_bytes},
+    {'optimizer state', plan.optimizer_bytes},
+    {'inputs', plan.input_bytes},
+    {'results', plan.result_bytes},
+    {'kept for backward', plan.kept_bytes},
+    {'recomputed', plan.recomputed_bytes},
+    {'passing values', plan.passing_bytes},
+    {'workspaces', plan.workspace_bytes},
+    {'fragmentation', plan.fragmentation_bytes},
+  }
 end
+report.parts = parts
 
 local function breakdown(plan, lines)
   local list, largest = parts(plan), 1
@@ -51,11 +57,18 @@ local function breakdown(plan, lines)
 end
 
 local function costs(plan, none, lines)
+  lines[#lines + 1] = '  predicted: ' .. units.seconds(plan.seconds)
+    .. ' a step' .. (none and plan.strategy ~= 'none'
+      and (', %s under none'):format(units.seconds(none.seconds)) or '')
   if none and plan.strategy ~= 'none' then
     local more = none.peak_bytes / plan.peak_bytes - 1
     lines[#lines + 1] = ('  none would need %s (%s%s)'):format(
       units.bytes(none.peak_bytes), more >= 0 and '+' or '-',
       units.percent(math.abs(more)))
+  end
+  if plan.min_budget_bytes then
+    lines[#lines + 1] = ('  the least budget is %s (--ckpt budget=min)'):format(
+      units.bytes(plan.min_budget_bytes))
   end
   if plan.n_replays == 0 then
     lines[#lines + 1] = '  recomputed: nothing'
@@ -71,20 +84,22 @@ local function costs(plan, none, lines)
     units.percent(plan.step_fraction))
 end
 
--- `text` in `width` columns, its end kept: the end of a scope says most.
+-- `text` in `width` columns; of a longer one the middle is left out, for a
+-- name begins with its layer and ends with its op.
 local function fit(text, width)
   if #text <= width then return text .. (' '):rep(width - #text) end
-  return '..' .. text:sub(#text - width + 3)
+  local head = math.floor((width - 2) / 2)
+  return text:sub(1, head) .. '..' .. text:sub(#text - (width - 2 - head) + 1)
 end
 
 local function largest_values(plan, lines)
   if #plan.largest == 0 then return end
   lines[#lines + 1] = ''
-  lines[#lines + 1] = '  largest at the peak             shape             '
-    .. '    size  alive because'
+  lines[#lines + 1] = ('  %s %s %9s  alive because'):format(
+    fit('largest at the peak', NAME), fit('shape', SHAPE), 'size')
   for _, value in ipairs(plan.largest) do
-    lines[#lines + 1] = ('  %s %s %9s  %s'):format(fit(value.name, 31),
-      fit(value.shape, 16), units.bytes(value.bytes), value.reason)
+    lines[#lines + 1] = ('  %s %s %9s  %s'):format(fit(value.name, NAME),
+      fit(value.shape, SHAPE), units.bytes(value.bytes), value.reason)
   end
 end
 
@@ -136,7 +151,15 @@ function report.json(plan, none)
     {'gradient_bytes', plan.held_gradient_bytes + plan.gradient_bytes},
     {'kept_bytes', plan.kept_bytes},
     {'recomputed_bytes', plan.recomputed_bytes},
+    {'passing_bytes', plan.passing_bytes},
     {'workspace_bytes', plan.workspace_bytes},
+    {'fragmentation_bytes', plan.fragmentation_bytes},
+    {'input_bytes', plan.input_bytes},
+    {'buffer_bytes', plan.buffer_bytes},
+    {'result_bytes', plan.result_bytes},
+    {'predicted_seconds', plan.seconds},
+    {'min_budget_bytes', plan.min_budget_bytes},
+    {'peak_instruction', plan.peak_instruction},
     {'instructions', plan.n_instructions},
     {'replays', plan.n_replays},
     {'segments', segments},

@@ -64,11 +64,18 @@ end
 ---@field max_bytes integer high-water mark of all tensors since the start
 ---@field promised_bytes integer predicted
 
---- The line's text.
+local function peak_of(s)
+  local peak = 'peak ' .. units.bytes(s.peak_bytes)
+  if s.peak_bytes == s.promised_bytes then return peak, ' as promised' end
+  return ('%s (promised %s)'):format(peak, units.bytes(s.promised_bytes)), ''
+end
+
+--- The line's text, of at most `width` characters where one is given.
 ---@param steps integer
 ---@param s reprise.Step
+---@param width? integer
 ---@return string
-function progress.text(steps, s)
+function progress.text(steps, s, width)
   local parts = {('step %' .. #tostring(steps) .. 'd/%d'):format(s.step, steps),
     ('loss %.4f'):format(s.loss)}
   if s.val_loss then parts[#parts + 1] = ('val %.4f'):format(s.val_loss) end
@@ -77,12 +84,12 @@ function progress.text(steps, s)
     local left = s.seconds / s.step * (steps - s.step)
     parts[#parts + 1] = units.clock(left) .. ' left'
   end
-  -- Last, because a narrow terminal cuts the line there.
-  parts[#parts + 1] = s.peak_bytes == s.promised_bytes
-    and ('peak %s as promised'):format(units.bytes(s.peak_bytes))
-    or ('peak %s (promised %s)'):format(units.bytes(s.peak_bytes),
-      units.bytes(s.promised_bytes))
-  return table.concat(parts, '  ')
+  local peak, comment = peak_of(s)
+  parts[#parts + 1] = peak
+  local line = table.concat(parts, '  ')
+  -- What a narrow terminal has no room for.
+  if not width or #line + #comment <= width then return line .. comment end
+  return line:sub(1, width)
 end
 
 --- Shows a step. The latest val_loss stays in the line until the next one.
@@ -90,12 +97,12 @@ end
 function Progress:show(s)
   local fresh = s.val_loss ~= nil
   self.val_loss = s.val_loss or self.val_loss
+  local width
+  -- A line that wraps cannot be rewritten.
+  if self.terminal then width = (self.width or columns()) - 1 end
   local line = progress.text(self.steps, setmetatable(
-    {val_loss = self.val_loss}, {__index = s}))
+    {val_loss = self.val_loss}, {__index = s}), width)
   if self.terminal then
-    local width = self.width or columns()
-    -- A line that wraps cannot be rewritten.
-    if #line >= width then line = line:sub(1, width - 1) end
     self.out:write('\r', line, '\27[K', fresh and '\n' or '')
     self.open = not fresh
     self.out:flush()

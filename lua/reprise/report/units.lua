@@ -24,6 +24,16 @@ function units.clock(seconds)
   return ('%d:%02d'):format(m, s % 60)
 end
 
+--- A duration as a person says it: `840 us`, `12.5 ms`, `1.42 s`, `3:20`.
+---@param seconds number
+---@return string
+function units.seconds(seconds)
+  if seconds < 0.9995e-3 then return ('%.0f us'):format(seconds * 1e6) end
+  if seconds < 0.99995 then return ('%.1f ms'):format(seconds * 1e3) end
+  if seconds < 99.995 then return ('%.2f s'):format(seconds) end
+  return units.clock(seconds)
+end
+
 --- A count to three digits: `950`, `10.8 M`, `1.56 G`.
 ---@param n number
 ---@return string
