@@ -169,10 +169,9 @@ static rp_status bind_request(preparation *p) {
   }
   for (int32_t g = 0; opt && g < opt->groups.n && status == RP_OK; g++)
     status = rp_bindings_add(bindings, ctx, opt->groups.at[g]);
-  if (status == RP_OK)
-    status = rp_key_add(&p->key, ctx,
-                        (opt && opt->max_norm ? 1 : 0) +
-                            (is_guarded(p->request) ? 2 : 0));
+  const int64_t how = (opt && opt->max_norm ? 1 : 0) +
+                      (is_guarded(p->request) ? 2 : 0);
+  if (status == RP_OK) status = rp_key_add(&p->key, ctx, how);
   if (status == RP_OK && opt)
     status = rp_key_add_text(&p->key, ctx, opt->update->name);
   if (status == RP_OK && opt && opt->max_norm)
