@@ -245,8 +245,9 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
                                  const double *reals, int n_reals,
                                  const uint64_t *stream) {
   rp_recorder *r = ctx->recorder;
+  const int most = op->inputs + (op->flags & RP_GUARDABLE ? 1 : 0);
   if (n_inputs < op->inputs ||
-      (n_inputs > op->inputs && !(op->flags & RP_VARIADIC)) ||
+      (n_inputs > most && !(op->flags & RP_VARIADIC)) ||
       (op->outputs < 0 && (n_ints < 1 || ints[0] < 1 ||
                            ints[0] > OUTPUTS_MAX)) ||
       n_inputs > INPUTS_MAX || n_ints > ATTRS_MAX || n_reals > ATTRS_MAX ||

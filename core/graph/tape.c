@@ -49,6 +49,12 @@ static rp_tensor *emit(rp_tape *tape, const rp_op *op,
 rp_tensor *rp_emit(rp_tape *tape, const rp_op *op, rp_tensor *const *inputs,
                    int n_inputs, const int64_t *ints, int n_ints,
                    const double *reals, int n_reals) {
+  rp_tensor *guarded[16];
+  if (tape->guard && op && op->flags & RP_GUARDABLE && n_inputs < 16) {
+    memcpy(guarded, inputs, (size_t)n_inputs * sizeof *inputs);
+    guarded[n_inputs++] = tape->guard;
+    inputs = guarded;
+  }
   return emit(tape, op, inputs, n_inputs, ints, n_ints, reals, n_reals, NULL);
 }
 

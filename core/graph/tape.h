@@ -15,6 +15,7 @@ typedef struct rp_tape {
   RP_ARRAY(rp_tensor *) owned;
   const rp_node *node;   /* whose rule runs */
   uint64_t needs;        /* bit i: input i of node wants a gradient */
+  rp_tensor *guard;      /* emitted effects get it as last input; NULL: none */
 } rp_tape;
 
 void rp_tape_open(rp_tape *tape, rp_context *ctx);

@@ -20,6 +20,7 @@ local trace = require 'reprise.trace'
 local values = require 'reprise.values'
 local watch = require 'reprise.watch'
 require 'reprise.print'
+require 'reprise.inspect'
 
 local C, ctx = binding.C, binding.ctx
 
