@@ -186,7 +186,8 @@ static dnnl_status_t make(rp_dnnl_conv *c, const rp_conv *shape, bool has_bias,
                            &ours[i]);
     if (!status) status = describe_any(&ours[i], &any[i]);
   }
-  if (!status) status = describe_operation(shape, c->parts, has_bias, any, &operation);
+  if (!status)
+    status = describe_operation(shape, c->parts, has_bias, any, &operation);
   if (!status) status = dnnl_primitive_attr_create(&attr);
   if (!status)
     status = dnnl_primitive_attr_set_scratchpad_mode(

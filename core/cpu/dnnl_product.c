@@ -117,7 +117,8 @@ static dnnl_status_t make_primitive(rp_dnnl_product *p, int loops,
     const dnnl_memory_desc_t *scratchpad = dnnl_primitive_desc_query_md(
         descriptor, dnnl_query_scratchpad_md, 0);
     *scratchpad_bytes = (int64_t)dnnl_memory_desc_get_size(scratchpad);
-    if (*scratchpad_bytes > 0) status = rp_dnnl_memory(scratchpad, &p->scratchpad);
+    if (*scratchpad_bytes > 0)
+      status = rp_dnnl_memory(scratchpad, &p->scratchpad);
   }
   if (!status) status = rp_dnnl_memory(&a, &p->a);
   if (!status) status = rp_dnnl_memory(&b, &p->b);
@@ -241,7 +242,8 @@ static rp_array warm_up_array(float *data, int64_t rows, int64_t columns,
   return (rp_array){data, {RP_F32, 2, {rows, columns}}, {leading, 1}};
 }
 
-/* Once a process. Best effort: a failure here is found again, and said, where it matters. */
+/* Once a process. Best effort: a failure here is found again, and said, where
+   it matters. */
 void rp_dnnl_warm_up(rp_context *ctx) {
   enum { SIZE = 256 };
   static atomic_flag warm = ATOMIC_FLAG_INIT;

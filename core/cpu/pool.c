@@ -82,7 +82,8 @@ RP_INLINE void plane_of_greatest(const rp_window *w, const rp_type *x_type,
   const int64_t rows = dim(y_type, 0), columns = dim(y_type, 1);
   const int64_t element = wide ? sizeof(double) : sizeof(float);
   const char *from = (const char *)x + plane * height * width * element;
-  const int64_t inside = plane * height * width, outside = plane * rows * columns;
+  const int64_t inside = plane * height * width;
+  const int64_t outside = plane * rows * columns;
   if (use == SPREAD)
     memset((char *)out + inside * element, 0,
            (size_t)(height * width * element));

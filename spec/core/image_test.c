@@ -118,7 +118,8 @@ static void conv_run(const conv_case *c, rp_dtype dtype) {
   p.dw = p.size_dx + nx, p.size_dw = p.dw + nw;
   each_product(c, add_product, &p);
 
-  call k = {.op = "conv2d", .ctx = ctx, .n_in = 3, .in = {x, w, b}, .n_ints = 7};
+  call k = {.op = "conv2d", .n_in = 3, .in = {x, w, b}, .n_ints = 7,
+            .ctx = ctx};
   memcpy(k.ints, c->ints, sizeof c->ints);
   k.ints[6] = c->groups;
   check_conv(&k, p.y, p.size_y, &b, y_dims[2] * y_dims[3]);
@@ -281,7 +282,8 @@ static void norm_run(const norm_case *s, rp_dtype dtype) {
     mean[part_of(s, i, run)] += get(&f.in[0], i) / each;
   for (int64_t i = 0; i < n; i++) {
     const int64_t p = part_of(s, i, run);
-    var[p] += (get(&f.in[0], i) - mean[p]) * (get(&f.in[0], i) - mean[p]) / each;
+    const long double d = get(&f.in[0], i) - mean[p];
+    var[p] += d * d / each;
   }
   for (int64_t p = 0; p < parts; p++) {
     assert_close(get(&f.out[1], p), (double)mean[p], tolerance);

@@ -16,7 +16,8 @@ local function numbers(t) return raw.read(t.ptr) end
 local function near(want, got, tolerance)
   assert.equal(#want, #got)
   for i = 1, #want do
-    if not (math.abs(want[i] - got[i]) <= tolerance * (1 + math.abs(want[i]))) then
+    local off = math.abs(want[i] - got[i])
+    if off ~= off or off > tolerance * (1 + math.abs(want[i])) then
       error(('element %d: %.9g, not %.9g'):format(i, got[i], want[i]), 2)
     end
   end

@@ -159,7 +159,8 @@ function image.interpolate(x, options)
   local factor, sizes = options.scale_factor, {}
   for d = 1, 2 do
     local by = type(factor) == 'table' and factor[d] or factor
-    if not (arguments.number(by, where, 'scale_factor') > 0) then
+    arguments.number(by, where, 'scale_factor')
+    if by ~= by or by <= 0 then
       failure.raise('[%s] scale_factor is above 0, not %g', where, by)
     end
     sizes[d] = math.floor(size_of(x, rank_of(x) - 3 + d) * by)
