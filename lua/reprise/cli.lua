@@ -94,6 +94,9 @@ local groups = {
   }},
   {'Checkpointing', {
     {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
+    {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
+  }},
+  {'To look at, without training', {
     {'plan', nil, nil, 'print the memory plan and stop: nothing is allocated'},
     {'json', nil, nil, 'with --plan: as one JSON object'},
     {'picture', '<file>', any, 'with --plan: memory over the program, as SVG'},
@@ -102,7 +105,6 @@ local groups = {
        .. '--ckpt budget=SIZE, or batch=SIZE under any --ckpt'},
     {'compare', '<specs>', any, 'strategies side by side, predicted and '
        .. 'measured in a process each: none,every=2,budget=40%'},
-    {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
