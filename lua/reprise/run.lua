@@ -64,6 +64,8 @@ local function apply(plan, strategy)
 end
 
 local function tell_useless(plan, strategy, graph)
+  -- The front's segments have been judged by their exact peaks already.
+  if strategy.name == 'budget' then return end
   local list = plans.new(plan, strategy.text):segments()
   local text = segments.useless(graph, list, strategy.chooses)
   if text then failure.notice_once('under ' .. strategy.text .. ', ' .. text) end
