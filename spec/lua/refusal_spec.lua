@@ -15,8 +15,8 @@ local function collect()
 end
 
 describe('a refused allocation', function()
-  -- The front alone asks a hundred thousand times; of its requests this many,
-  -- spread over all of them, are refused.
+  -- Planning a front asks thousands of times; of the requests this many,
+  -- spread over all of them, are refused in turn.
   local SAMPLES = 150
 
   setup(run.quiet)
