@@ -195,7 +195,7 @@ static rp_status adamw_f64(const rp_kernel_args *args) {
   return adam_step_f64(args, true);
 }
 
-/* ---- accumulate, assign --------------------------------------------------------- */
+/* ---- accumulate, assign, running_update --------------------------------------------------------- */
 
 static rp_status accumulate_f32(const rp_kernel_args *args) {
   if (skipped(args, 2)) return RP_OK;
@@ -226,8 +226,31 @@ static rp_status assign(const rp_kernel_args *args) {
   return RP_OK;
 }
 
+/* A value a channel: too few for threads. */
+static rp_status running_update_f32(const rp_kernel_args *args) {
+  if (skipped(args, 2)) return RP_OK;
+  float *restrict leaf = args->in[0].data;
+  const float *restrict x = args->in[1].data;
+  const double keep = 1 - args->reals[0];
+  const double take = args->reals[0] * args->reals[1];
+  for (int64_t i = 0; i < size(args); i++)
+    leaf[i] = (float)(keep * leaf[i] + take * x[i]);
+  return RP_OK;
+}
+
+static rp_status running_update_f64(const rp_kernel_args *args) {
+  if (skipped(args, 2)) return RP_OK;
+  double *restrict leaf = args->in[0].data;
+  const double *restrict x = args->in[1].data;
+  const double keep = 1 - args->reals[0];
+  const double take = args->reals[0] * args->reals[1];
+  for (int64_t i = 0; i < size(args); i++)
+    leaf[i] = keep * leaf[i] + take * x[i];
+  return RP_OK;
+}
+
 extern const rp_op rp_op_sgd, rp_op_sgd_momentum, rp_op_adam, rp_op_adamw,
-    rp_op_accumulate, rp_op_assign;
+    rp_op_accumulate, rp_op_assign, rp_op_running_update;
 
 static const rp_kernel rows[] = {
     {&rp_op_sgd, RP_F32, sgd_f32, NULL, NULL},
@@ -246,6 +269,8 @@ static const rp_kernel rows[] = {
     {&rp_op_assign, RP_I32, assign, NULL, NULL},
     {&rp_op_assign, RP_I64, assign, NULL, NULL},
     {&rp_op_assign, RP_BOOL, assign, NULL, NULL},
+    {&rp_op_running_update, RP_F32, running_update_f32, NULL, NULL},
+    {&rp_op_running_update, RP_F64, running_update_f64, NULL, NULL},
 };
 
 const rp_kernel_table rp_cpu_update = {rows, sizeof rows / sizeof *rows};

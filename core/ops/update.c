@@ -6,8 +6,10 @@
      record names, then the step count, 1 for the first step.
    accumulate(leaf, g)   leaf += g
    assign(leaf, x)       leaf = x; x of any strides
+   running_update(leaf, x) {} {momentum, scale}
+                         leaf = (1 - momentum) leaf + momentum scale x
 
-   No attributes, no outputs, no gradient. Each takes a guard as a further
+   No other attributes, no outputs, no gradient. Each takes a guard as a further
    input (RP_GUARDABLE). */
 #include "graph/op.h"
 
@@ -103,7 +105,7 @@ const rp_op rp_op_adamw = {
     .states = 2, .numbers = adam_numbers,
 };
 
-/* ---- accumulate, assign --------------------------------------------------------- */
+/* ---- accumulate, assign, running_update --------------------------------------------------------- */
 
 static rp_status write_type(const rp_node *node, rp_type *out) {
   (void)out;
@@ -128,4 +130,11 @@ const rp_op rp_op_assign = {
     .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_STRIDED | RP_GUARDABLE,
     .writes = 1,
     .type = write_type, .accepts = assign_accepts, .cost = update_cost,
+};
+
+const rp_op rp_op_running_update = {
+    .name = "running_update", .inputs = 2, .outputs = 0,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .writes = 1,
+    .type = write_type, .cost = update_cost,
 };

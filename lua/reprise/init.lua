@@ -7,6 +7,7 @@ local arguments = require 'reprise.ops.arguments'
 local ckpt = require 'reprise.ckpt'
 local compare = require 'reprise.compare'
 local failure = require 'reprise.failure'
+local fit = require 'reprise.fit'
 local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
 local ops = require 'reprise.ops'
@@ -38,6 +39,7 @@ rp.last_plan = run.last_plan
 rp.trace = trace
 rp.ckpt = ckpt
 rp.compare = compare.of
+rp.fit = fit
 
 rp.grad = grad.grad
 rp.value_and_grad = grad.value_and_grad
@@ -88,5 +90,6 @@ end
 rp.nn = require 'reprise.nn'
 rp.optim = require 'reprise.optim'
 rp.data = require 'reprise.data'
+rp.measure_memory_savings = require 'reprise.savings'
 
 return rp

@@ -16,6 +16,8 @@ local loose = {
   -- Gradients through the reciprocal of small variances, cubed.
   layer_norm = 4e-5, layer_norm_grad = 4e-5, rms_norm = 2e-5,
   rms_norm_grad = 2e-5,
+  batch_norm = 4e-5, batch_norm_grad = 4e-5, group_norm = 4e-5,
+  group_norm_grad = 4e-5,
   -- A row near 1000: half a unit in the last place of its logsumexp, 3e-5,
   -- is the gradient's relative error.
   logsumexp = 4e-5,
@@ -85,6 +87,7 @@ local elsewhere = {
   assign = 'effects below', accumulate = 'effects below',
   sgd = 'training_spec', sgd_momentum = 'training_spec',
   adam = 'training_spec', adamw = 'training_spec',
+  running_update = 'image_spec',
 }
 
 describe('golden values', function()
