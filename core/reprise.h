@@ -78,6 +78,8 @@ const char *rp_status_name(rp_status status);
    The text is valid until the next call. */
 const char *rp_notice_take(rp_context *ctx);
 
+/* Of what is recorded from here on: recipes made before draw what they would
+   have drawn. */
 void rp_manual_seed(rp_context *ctx, uint64_t seed);
 void rp_set_num_threads(rp_context *ctx, int threads);
 int rp_num_threads(const rp_context *ctx);

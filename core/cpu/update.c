@@ -228,6 +228,7 @@ static rp_status assign(const rp_kernel_args *args) {
 
 /* A value a channel: too few for threads. */
 static rp_status running_update_f32(const rp_kernel_args *args) {
+  if (skipped(args, 2)) return RP_OK;
   float *restrict leaf = args->in[0].data;
   const float *restrict x = args->in[1].data;
   const double keep = 1 - args->reals[0];
@@ -238,6 +239,7 @@ static rp_status running_update_f32(const rp_kernel_args *args) {
 }
 
 static rp_status running_update_f64(const rp_kernel_args *args) {
+  if (skipped(args, 2)) return RP_OK;
   double *restrict leaf = args->in[0].data;
   const double *restrict x = args->in[1].data;
   const double keep = 1 - args->reals[0];

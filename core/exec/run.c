@@ -209,6 +209,9 @@ static rp_status run_instruction(execution *e, int32_t i) {
   const rp_graph_node *node = &plan->graph.nodes.at[at->node];
   const rp_array *arrays = plan->run->arrays + at->first_ref;
   const int64_t workspace = plan->layout.workspaces[i];
+  const rp_stream stream =
+      node->stream >= 0 ? e->set.bindings.streams.at[node->stream]
+                        : (rp_stream){0};
   const rp_kernel_args args = {
       .in = arrays,
       .out = arrays + node->n_operands,
@@ -221,9 +224,8 @@ static rp_status run_instruction(execution *e, int32_t i) {
       .workspace =
           workspace >= 0 ? (char *)e->ctx->arena->data + workspace : NULL,
       .state = plan->kernels[at->node].state,
-      .seed = e->ctx->seed,
-      .stream =
-          node->stream >= 0 ? e->set.bindings.streams.at[node->stream] : 0,
+      .seed = stream.seed,
+      .stream = stream.draw,
       .ctx = e->ctx,
   };
   const rp_status status = plan->kernels[at->node].kernel->run(&args);

@@ -9,8 +9,8 @@
    running_update(leaf, x) {} {momentum, scale}
                          leaf = (1 - momentum) leaf + momentum scale x
 
-   No other attributes, no outputs, no gradient. Those that are RP_GUARDABLE
-   take a guard as a further input. */
+   No other attributes, no outputs, no gradient. Each takes a guard as a further
+   input (RP_GUARDABLE). */
 #include "graph/op.h"
 
 static rp_status check_like_leaf(const rp_node *node, int i,
@@ -134,6 +134,7 @@ const rp_op rp_op_assign = {
 
 const rp_op rp_op_running_update = {
     .name = "running_update", .inputs = 2, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE, .writes = 1,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .writes = 1,
     .type = write_type, .cost = update_cost,
 };

@@ -158,6 +158,44 @@ describe('minimize with if_finite', function()
     assert.is_true(select(2, opt:minimize((w * w):sum(), {if_finite = true})))
   end)
 
+  it('leaves running statistics, which a step that is taken moves once', function()
+    local function train(options, poison)
+      rp.manual_seed(1)
+      local norm = nn.BatchNorm2d(3)
+      local model = nn.Sequential {nn.Conv2d(2, 3, 3), norm, nn.ReLU(), nn.Conv2d(3, 2, 3)}
+      local opt = optimizer('AdamW', model:parameters())
+      local x = rp.tensor(raw.fill(3, {2, 2, 6, 6}, -2, 2)):reshape(2, 2, 6, 6)
+      local loss = model(x):square():mean()
+      if poison then loss = loss * poison end
+      local _, updated = opt:minimize(loss, options)
+      if poison then assert.equal(poison == 1, updated) end
+      -- What inspect replays moves them no more.
+      if not updated then assert(#loss:inspect '*batch_norm' == 1) end
+      local out = {}
+      for _, t in pairs(model:state_dict()) do out[#out + 1] = raw.read(t.ptr) end
+      table.sort(out, function(a, b)
+        for i = 1, math.min(#a, #b) do if a[i] ~= b[i] then return a[i] < b[i] end end
+        return #a < #b
+      end)
+      return out
+    end
+    for _, spec in ipairs {'none', 'nodes=2', 'ops', 'budget=min'} do
+      local want = train({ckpt = spec}, 1)
+      local got = train({ckpt = spec, if_finite = true}, 1)
+      for i, list in ipairs(want) do assert.is_nil(raw.bit_difference(got[i], list)) end
+      local left = train({ckpt = spec, if_finite = true}, 0 / 0)
+      local ones, zeros = 0, 0
+      for _, list in ipairs(left) do
+        local sum = list[1] + list[2] + (list[3] or 0)
+        assert.equal(sum, sum)
+        if #list == 3 and list[1] == 1 and list[2] == 1 then ones = ones + 1 end
+        if #list == 3 and list[1] == 0 and list[2] == 0 then zeros = zeros + 1 end
+      end
+      -- Weight and variance are 1, bias and mean 0, as they were made.
+      assert.is_true(ones >= 2 and zeros >= 2)
+    end
+  end)
+
   it('takes a gradient whose square overflows', function()
     local w = nn.Parameter(rp.tensor {1, 2})
     local opt = rp.optim.SGD({w}, {lr = 1e-30})

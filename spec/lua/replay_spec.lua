@@ -191,6 +191,45 @@ ways['a gradient of its own'] = function(spec)
   return out
 end
 
+describe('a seed', function()
+  setup(run.quiet)
+  teardown(run.loud)
+
+  it('is that of the recording: a later one changes no recipe', function()
+    local function work(late)
+      rp.manual_seed(7)
+      local net = network()
+      rp.manual_seed(11)
+      local loss = net(values(1)):square():mean()
+      if late then
+        rp.manual_seed(12)
+        loss:run()
+        rp.manual_seed(13)
+      end
+      loss:backward {ckpt = 'every=1'}
+      local out = raw.read(loss.ptr)
+      for _, p in ipairs(net:parameters()) do
+        for _, x in ipairs(raw.read(p.grad.ptr)) do out[#out + 1] = x end
+      end
+      return out
+    end
+    local want = work(false)
+    assert.is_nil(raw.bit_difference(work(true), want))
+  end)
+
+  it('keeps draws of two seeds apart in one program', function()
+    rp.manual_seed(1)
+    local a = rp.rand(5)
+    rp.manual_seed(2)
+    local b = rp.rand(5)
+    rp.manual_seed(1)
+    local c = rp.rand(5)
+    rp.run(a, b, c)
+    assert.is_nil(raw.bit_difference(raw.read(a.ptr), raw.read(c.ptr)))
+    assert.truthy(raw.bit_difference(raw.read(a.ptr), raw.read(b.ptr)))
+  end)
+end)
+
 describe('every strategy has the bits of none with', function()
   setup(run.quiet)
   teardown(function()
