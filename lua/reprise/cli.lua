@@ -4,6 +4,7 @@
 local argparse = require 'argparse'
 local edit_distance = require 'reprise.edit_distance'
 local presets = require 'reprise.presets'
+local units = require 'reprise.report.units'
 
 local cli = {}
 
@@ -38,6 +39,18 @@ end
 
 local function any(text)
   return text ~= '' and text or nil, 'is empty'
+end
+
+-- WHAT, or WHAT=SIZE.
+local function size_to_fit(text)
+  local what = text:match '^[^=]*'
+  local ok, problem = one_of {'batch', 'seq', 'layers'}(what)
+  if not ok then return nil, problem end
+  local limit = text:match '=(.*)$'
+  if limit and not units.parse_bytes(limit) then
+    return nil, ('%s is no size: 16GiB, 300MiB, ...'):format(limit)
+  end
+  return {what = what, limit = limit}
 end
 
 local positive = real(function(x) return x > 0 and x < math.huge end,
@@ -81,13 +94,17 @@ local groups = {
   }},
   {'Checkpointing', {
     {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
+    {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
+  }},
+  {'To look at, without training', {
     {'plan', nil, nil, 'print the memory plan and stop: nothing is allocated'},
     {'json', nil, nil, 'with --plan: as one JSON object'},
     {'picture', '<file>', any, 'with --plan: memory over the program, as SVG'},
     {'curve', '<file>', any, 'least time against budget: a table, and an SVG'},
+    {'fit', '<what>', size_to_fit, 'largest batch, seq or layers that fits '
+       .. '--ckpt budget=SIZE, or batch=SIZE under any --ckpt'},
     {'compare', '<specs>', any, 'strategies side by side, predicted and '
        .. 'measured in a process each: none,every=2,budget=40%'},
-    {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
@@ -198,7 +215,7 @@ local function resolve_alias(options, given)
 end
 
 -- Options that look at the job and stop.
-local stopping = {'compare', 'curve', 'plan'}
+local stopping = {'compare', 'curve', 'fit', 'plan'}
 
 local function contradiction(options)
   local model = options.model or 'gpt'
@@ -229,6 +246,22 @@ local function contradiction(options)
       end
     end
   end
+end
+
+-- What --fit measures against: its own size, or the budget's.
+local function fit_problem(options)
+  local fit = options.fit
+  if not fit then return nil end
+  if fit.what == 'seq' and options.model == 'mlp' then
+    return '--fit seq goes with --model gpt, not with --model mlp'
+  end
+  if fit.limit then return nil end
+  local budget = (options.ckpt or ''):match '^budget=(.*)$'
+  if not budget or not units.parse_bytes(budget) then
+    return ('--fit %s needs a size to fit into: --ckpt budget=16GiB, or --fit '
+      .. '%s=16GiB with any --ckpt'):format(fit.what, fit.what)
+  end
+  fit.limit, fit.any = budget, true
 end
 
 local function add_defaults(options)
@@ -278,6 +311,7 @@ end
 ---@field picture? string
 ---@field curve? string
 ---@field compare? string
+---@field fit? {what: string, limit: string, any: boolean?}
 ---@field trace? string
 ---@field detect_anomaly? boolean
 ---@field verify_replay? boolean
@@ -300,7 +334,7 @@ function cli.parse(arguments, program, strategies)
   if not options then return nil, problem end
   ok, problem = resolve_alias(options, raw.gradient_checkpointing)
   if not ok then return nil, problem end
-  problem = contradiction(options)
+  problem = contradiction(options) or fit_problem(options)
   if problem then return nil, problem end
   add_defaults(options)
   if options.model == 'gpt' and options.width % options.heads ~= 0 then

@@ -21,7 +21,7 @@ local C, ctx = binding.C, binding.ctx
 ---@field measured_bytes integer    accounted high-water mark; equals peak_bytes
 ---@field resident_bytes? integer   what the process grew by (Linux)
 ---@field predicted_seconds number
----@field seconds number            of a step, the median
+---@field seconds number            of a step, the least of those measured
 ---@field recompute_fraction number
 ---@field loss number               of the last step
 ---@field fingerprint string        of the losses and the last gradients' bits
@@ -49,11 +49,6 @@ local function parameters_of(trained)
   return trained
 end
 
-local function median(list)
-  table.sort(list)
-  return list[math.ceil(#list / 2)]
-end
-
 -- In the child: the steps, then one backward pass whose gradients are read.
 local function measure(fn, spec, options)
   C.rp_manual_seed(ctx, options.seed)
@@ -64,7 +59,8 @@ local function measure(fn, spec, options)
     for _, p in ipairs(parameters) do p.grad = nil end
   end
   local before = isolate.status 'VmRSS'
-  local hash, times, peak, plan, loss = 0xcbf29ce484222325ULL, {}, 0, nil, nil
+  local hash, least, peak = 0xcbf29ce484222325ULL, math.huge, 0
+  local plan, loss
   for n = 0, options.steps do
     -- What the step before recorded is let go outside the time of this one.
     collectgarbage()
@@ -76,8 +72,9 @@ local function measure(fn, spec, options)
     else
       loss:backward {ckpt = spec}
     end
-    -- The first step plans.
-    if n > 0 then times[n] = clock() - start end
+    -- The first step plans. Of the others the least: what else the machine
+    -- does only adds to a step's time.
+    if n > 0 then least = math.min(least, clock() - start) end
     plan = run.last_plan()
     peak = math.max(peak, plan:measured_peak())
     hash = hash_of(hash, loss)
@@ -93,7 +90,7 @@ local function measure(fn, spec, options)
   return {
     strategy = plan.strategy, peak_bytes = plan.peak_bytes,
     measured_bytes = peak, resident_bytes = grown,
-    predicted_seconds = plan.step_seconds, seconds = median(times),
+    predicted_seconds = plan.step_seconds, seconds = least,
     recompute_fraction = plan.recompute_fraction, loss = loss:item(),
     fingerprint = bit.tohex(hash),
   }

@@ -7,6 +7,7 @@ local arguments = require 'reprise.ops.arguments'
 local ckpt = require 'reprise.ckpt'
 local compare = require 'reprise.compare'
 local failure = require 'reprise.failure'
+local fit = require 'reprise.fit'
 local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
 local ops = require 'reprise.ops'
@@ -19,6 +20,7 @@ local trace = require 'reprise.trace'
 local values = require 'reprise.values'
 local watch = require 'reprise.watch'
 require 'reprise.print'
+require 'reprise.inspect'
 
 local C, ctx = binding.C, binding.ctx
 
@@ -37,6 +39,7 @@ rp.last_plan = run.last_plan
 rp.trace = trace
 rp.ckpt = ckpt
 rp.compare = compare.of
+rp.fit = fit
 
 rp.grad = grad.grad
 rp.value_and_grad = grad.value_and_grad
@@ -64,7 +67,7 @@ rp.keep = tensor.methods.keep
 --- Makes t's value readable after the step: rp.tap(t, name).
 rp.tap = tensor.methods.tap
 
---- Seeds all random numbers drawn from here on.
+--- Seeds all random numbers that are recorded from here on.
 ---@param seed integer  0..2^53
 function rp.manual_seed(seed)
   if type(seed) ~= 'number' or seed ~= math.floor(seed) or seed < 0 or seed > 2^53 then
@@ -87,5 +90,6 @@ end
 rp.nn = require 'reprise.nn'
 rp.optim = require 'reprise.optim'
 rp.data = require 'reprise.data'
+rp.measure_memory_savings = require 'reprise.savings'
 
 return rp

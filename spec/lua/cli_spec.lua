@@ -73,6 +73,14 @@ describe('the command line', function()
       '--plan stops before the first step, so --log has nothing to write',
     ['--picture x'] = '--picture goes with --plan',
     ['--plan --compare none,sqrt'] = '--compare and --plan: one at a time',
+    ['--fit width'] =
+      '--fit width: is not one of batch, seq, layers',
+    ['--fit batch=much'] =
+      '--fit batch=much: much is no size: 16GiB, 300MiB, ...',
+    ['--fit batch --ckpt sqrt'] = '--fit batch needs a size to fit into: '
+      .. '--ckpt budget=16GiB, or --fit batch=16GiB with any --ckpt',
+    ['--fit seq=1GiB --model mlp'] =
+      '--fit seq goes with --model gpt, not with --model mlp',
     ['--plan --curve x'] = '--curve and --plan: one at a time',
     ['--curve x --log y'] =
       '--curve stops before the first step, so --log has nothing to write',

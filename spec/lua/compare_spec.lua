@@ -112,6 +112,78 @@ describe('rp.compare', function()
   end)
 end)
 
+describe('measure_memory_savings', function()
+  setup(run.quiet)
+  teardown(run.loud)
+
+  it('says what checkpointing saved and cost', function()
+    local s = rp.measure_memory_savings {seq_len = 32, d_model = 32,
+      num_layers = 4, steps = 1}
+    assert.is_true(s.same_bits)
+    assert.is_true(s.checkpointed_memory_mb < s.standard_memory_mb)
+    local saved = 100 * (1 - s.checkpointed_memory_mb / s.standard_memory_mb)
+    assert.is_true(math.abs(saved - s.memory_saved_pct) < 1e-9)
+    local overhead = 100 * (s.checkpointed_seconds / s.standard_seconds - 1)
+    assert.is_true(math.abs(overhead - s.compute_overhead_pct) < 1e-9)
+    -- The same step, planned here.
+    assert.is_true(s.standard_memory_mb > 4 * 12 * 32 * 32 * 4 * 3 / 2 ^ 20)
+  end)
+
+  it('refuses sizes that are none', function()
+    assert.is_false(pcall(rp.measure_memory_savings, {seq_len = 8}))
+    assert.is_false(pcall(rp.measure_memory_savings,
+      {seq_len = 8, d_model = 8, num_layers = 0}))
+    assert.is_false(pcall(rp.measure_memory_savings,
+      {seq_len = 8, d_model = 8, num_layers = 2, layers = 2}))
+  end)
+end)
+
+describe('examples/verify_checkpointing.lua', function()
+  local TINY = '--layers 3 --heads 2 --width 16 --seq 16 --batch 4 --steps 2 '
+
+  local function verify(arguments)
+    local out = os.tmpname()
+    local code = os.execute(('OMP_NUM_THREADS=1 luajit '
+      .. 'examples/verify_checkpointing.lua %s > %s 2>&1'):format(TINY
+      .. arguments, out))
+    local file = io.open(out)
+    local text = file:read '*a'
+    file:close()
+    os.remove(out)
+    return code == 0 or code == true, text
+  end
+
+  it('passes in the range, fails outside, and says both peaks', function()
+    local ok, text = verify '--expect 1..90'
+    assert.is_true(ok, text)
+    assert.is_truthy(text:find 'none      peak +%d+%.%d MiB')
+    assert.is_truthy(text:find 'every=2   peak +%d+%.%d MiB')
+    assert.is_truthy(text:find 'the same bits in all of 2 steps\nPASS\n$')
+    ok, text = verify '--expect=90..99 --ckpt attention'
+    assert.is_false(ok)
+    assert.is_truthy(text:find 'FAIL\n$')
+  end)
+
+  it('fails where losses differ', function()
+    -- A strategy file that changes the seed changes every loss.
+    local path = os.tmpname() .. '.lua'
+    local file = io.open(path, 'w')
+    file:write "local rp = require 'reprise' rp.manual_seed(7)\n"
+    file:write 'return function(graph) return {graph.layers[1]} end'
+    file:close()
+    local ok, text = verify('--dropout 0.2 --expect 0..99 --ckpt ' .. path)
+    os.remove(path)
+    assert.is_false(ok)
+    assert.is_truthy(text:find 'losses differ, first at step 1', 1, true)
+  end)
+
+  it('refuses a range that is none', function()
+    local ok, text = verify '--expect much'
+    assert.is_false(ok)
+    assert.is_truthy(text:find('--expect LO..HI wants percent', 1, true))
+  end)
+end)
+
 describe('the specs of --compare', function()
   it('are separated by commas, which arguments may hold too', function()
     assert.same({'none', 'every=2', 'scope=*.mlp,*.attention',

@@ -80,7 +80,7 @@ end
 -- Ops that have no value another library could have computed: what they are
 -- checked by instead.
 local elsewhere = {
-  leaf = 'a leaf is its bytes',
+  leaf = 'a leaf is its bytes', all_finite = 'finite_spec',
   custom_vjp = 'gradcheck_spec',
   rand = 'random_spec', randn = 'random_spec', randint = 'random_spec',
   dropout = 'random_spec',

@@ -21,6 +21,17 @@ describe('units', function()
     assert.equal('-1.5 KiB', units.bytes(-1536))
   end)
 
+  it('reads bytes', function()
+    for text, bytes in pairs {['16GiB'] = 2 ^ 34, ['300 MiB'] = 300 * MIB,
+        ['1.5kb'] = 1500, ['17'] = 17, ['1e3'] = 1000} do
+      assert.equal(bytes, units.parse_bytes(text))
+    end
+    assert.equal(4096, units.parse_bytes(4096))
+    for _, text in ipairs {'', 'GiB', '-1', '0', '1 apple', 'nan', '1e999'} do
+      assert.is_nil(units.parse_bytes(text))
+    end
+  end)
+
   it('writes clocks, counts, rates and shares', function()
     assert.equal('0:00', units.clock(0.4))
     assert.equal('1:42', units.clock(102))
@@ -74,7 +85,8 @@ local function summary(changes)
     result_bytes = 64, fragmentation_bytes = 2 * MIB - 64, seconds = 1.216,
     min_budget_bytes = 150 * MIB,
     recompute_fraction = 0.16, step_fraction = 0.05, n_segments = 1,
-    n_replays = 42, layers = {'a', 'b', 'c', 'd'}, recomputed_layers = {1, 3},
+    n_replays = 42, recomputed_nodes = 42,
+    most_replays = 1, layers = {'a', 'b', 'c', 'd'}, recomputed_layers = {1, 3},
     peak_at = 'gelu_tanh_grad in gpt.blocks.4.mlp', peak_instruction = 412,
     n_instructions = 1038,
     largest = {{name = 'gpt.blocks.4.mlp.fc', shape = '8x256x1536',
@@ -125,13 +137,12 @@ describe('the plan report', function()
       'gpt-10m\n',
       'peak 318.0 MiB, while running gelu_tanh_grad in gpt.blocks.4.mlp '
         .. '(instruction 412 of 1038)',
-      'none would need 512.0 MiB (+61 %)',
-      'recomputed: 42 nodes in 2 of 4 layers (1, 3), 16 % of the forward, '
+      'none would need 512.0 MiB (+61 %); the least budget is 150.0 MiB',
+      'recomputed: 42 nodes once in 2 of 4 layers (1, 3), 16 % of the forward, '
         .. 'about 5 % of the step',
-      'gpt.blocks.4.mlp.fc                  8x256x1536     12.0 MiB  '
+      'gpt.blocks.4.mlp.fc                  8x256x1536      12.0 MiB  '
         .. 'kept: read by backward of gelu',
       'predicted: 1.22 s a step, 1.22 s under none',
-      'the least budget is 150.0 MiB (--ckpt budget=min)',
       'fragmentation         2.0 MiB',
     } do
       assert.is_truthy(report:find(part, 1, true), part .. '\n' .. report)

@@ -293,6 +293,17 @@ describe('train.lua', function()
     assert.is_truthy(result.out:find '1 of 2 did not run')
   end)
 
+  it('--fit names the largest batch: it fits, and one more does not', function()
+    local out = succeed(SHAPE .. '--fit batch --ckpt budget=600KiB').out
+    local batch = tonumber(out:match '^%-%-batch (%d+) fits into 600.0 KiB')
+    local budget = SHAPE .. '--ckpt budget=600KiB --plan --json --batch '
+    assert.is_true(cjson.decode(succeed(budget .. batch).out).peak_bytes
+      <= 600 * 1024)
+    assert.is_false(run(budget .. batch + 1).ok)
+    local result = run(SHAPE .. '--fit batch=2KiB')
+    assert.is_truthy(result.err:find 'not even %-%-batch 1 fits into 2.0 KiB')
+  end)
+
   it('--trace writes what ran in the first steps', function()
     local path = folder .. '/trace.json'
     succeed(TINY .. '--steps 7 --ckpt every=1 --trace ' .. path)

@@ -90,13 +90,23 @@ local WIDTH, HEIGHT = 900, 560
 local LEFT, RIGHT, TOP, BOTTOM = 76, 30, 64, 62
 local FRONT, POINT = '#1f77b4', '#d62728'
 
+-- The slowest plan that is drawn, over the fastest: beyond it a few bytes cost
+-- so much time that the rest of the curve would be flat.
+local SLOWEST = 2
+
 local function bounds(made)
   local b = {least = made.persistent_bytes, most = 0, fast = math.huge, slow = 0}
   for _, list in ipairs {made.front, made.points} do
     for _, point in ipairs(list) do
       b.most = math.max(b.most, point.peak_bytes)
       b.fast = math.min(b.fast, point.seconds)
-      b.slow = math.max(b.slow, point.seconds)
+    end
+  end
+  for _, list in ipairs {made.front, made.points} do
+    for _, point in ipairs(list) do
+      if list == made.points or point.seconds <= SLOWEST * b.fast then
+        b.slow = math.max(b.slow, point.seconds)
+      end
     end
   end
   return b
@@ -181,13 +191,18 @@ function curve.picture(made, title)
   -- A budget buys the fastest point at or below it: a staircase.
   local steps, last = {}, nil
   for _, point in ipairs(made.front) do
-    local px, py = x(point.peak_bytes), y(point.seconds)
+    local px, py = x(point.peak_bytes), math.max(y(point.seconds), TOP)
     steps[#steps + 1], steps[#steps + 2] = px, last or TOP
     steps[#steps + 1], steps[#steps + 2] = px, py
     last = py
   end
   steps[#steps + 1], steps[#steps + 2] = WIDTH - RIGHT, last
   picture:polyline(steps, {fill = 'none', stroke = FRONT, stroke_width = 2.2})
+  if y(least.seconds) < TOP then
+    picture:text(x(least.peak_bytes) + 18, TOP + 14, ('↑ %s at %s'):format(
+      units.seconds(least.seconds), units.bytes(least.peak_bytes)),
+      {fill = FRONT})
+  end
   picture:text(WIDTH - RIGHT, 26, 'least time a budget buys',
     {fill = FRONT, text_anchor = 'end'})
   picture:text(WIDTH - RIGHT, 44, 'named strategies',

@@ -187,11 +187,15 @@ local function draw_boxes(picture, plan, line, x)
     .. 'value from the run that makes it to its last reader'):format(unit))
   for _, box in ipairs(line.boxes) do
     local height = y(box.offset) - y(box.offset + box.size_bytes)
-    -- Thinner than this nothing is seen.
-    if height >= 0.2 then
+    local width = x(box.last) - x(box.first - 1)
+    -- A white edge tells boxes apart; on a thin one nothing else would be left.
+    local edge = height > 3 and width > 3 and 0.6
+      or height > 0.8 and width > 1.5 and 0.15 or 0
+    -- Thinner than this many together are not seen either.
+    if height >= 0.02 then
       picture:rect(x(box.first - 1), y(box.offset + box.size_bytes),
-        x(box.last) - x(box.first - 1), height, {fill = colours[box.kind],
-          stroke = '#ffffff', stroke_width = height > 3 and 0.6 or 0.15,
+        width, height, {fill = colours[box.kind],
+          stroke = '#ffffff', stroke_width = ('%g'):format(edge),
           title = ('%s, %s\n%s'):format(box.name, units.bytes(box.size_bytes),
             box.reason)})
     end

@@ -8,7 +8,7 @@ local report = {}
 
 local BAR_CELLS = 28
 -- Widths of columns.
-local NAME, SHAPE = 36, 13
+local NAME, SHAPE = 36, 14
 local EIGHTHS = {'▏', '▎', '▍', '▌', '▋', '▊', '▉'}
 
 -- A bar of share * BAR_CELLS cells, to an eighth of one; at least the
@@ -60,21 +60,23 @@ local function costs(plan, none, lines)
   lines[#lines + 1] = '  predicted: ' .. units.seconds(plan.seconds)
     .. ' a step' .. (none and plan.strategy ~= 'none'
       and (', %s under none'):format(units.seconds(none.seconds)) or '')
+  local least = plan.min_budget_bytes
+    and ('the least budget is ' .. units.bytes(plan.min_budget_bytes))
   if none and plan.strategy ~= 'none' then
     local more = none.peak_bytes / plan.peak_bytes - 1
-    lines[#lines + 1] = ('  none would need %s (%s%s)'):format(
+    lines[#lines + 1] = ('  none would need %s (%s%s)%s'):format(
       units.bytes(none.peak_bytes), more >= 0 and '+' or '-',
-      units.percent(math.abs(more)))
-  end
-  if plan.min_budget_bytes then
-    lines[#lines + 1] = ('  the least budget is %s (--ckpt budget=min)'):format(
-      units.bytes(plan.min_budget_bytes))
+      units.percent(math.abs(more)), least and '; ' .. least or '')
+  elseif least then
+    lines[#lines + 1] = '  ' .. least
   end
   if plan.n_replays == 0 then
     lines[#lines + 1] = '  recomputed: nothing'
     return
   end
-  local where = ('%d nodes'):format(plan.n_replays)
+  local where = ('%d nodes%s'):format(plan.recomputed_nodes,
+    plan.most_replays == 1 and ' once' or (' up to %d times, %d in all,'):format(
+      plan.most_replays, plan.n_replays))
   if #plan.layers > 0 and #plan.recomputed_layers > 0 then
     where = ('%s in %d of %d layers (%s)'):format(where,
       #plan.recomputed_layers, #plan.layers, listed(plan.recomputed_layers))

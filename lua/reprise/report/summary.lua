@@ -31,6 +31,8 @@ local LARGEST = 10
 ---@field peak_at string what runs there
 ---@field layers string[]
 ---@field recomputed_layers integer[]
+---@field recomputed_nodes integer that run more than once
+---@field most_replays integer of one node
 ---@field largest {name: string, shape: string, bytes: integer, reason: string}[]
 ---@field segments {first: integer, last: integer, from: string, to: string, parent: integer?}[]
 
@@ -97,18 +99,24 @@ local function largest_at_peak(plan, graph, instructions)
   return list
 end
 
-local function recomputed_layers(graph, instructions)
-  local seen, list = {}, {}
+-- The layers where something runs again; how many nodes do, and how often the
+-- one that does most.
+local function recomputed(graph, instructions)
+  local seen, list, times, nodes, most = {}, {}, {}, 0, 0
   for _, instruction in ipairs(instructions) do
-    if instruction.run and instruction.replay then
-      local layer = graph.nodes[instruction.run].layer
+    local node = instruction.run
+    if node and instruction.replay then
+      local layer = graph.nodes[node].layer
       if layer and not seen[layer] then
         seen[layer], list[#list + 1] = true, layer
       end
+      if not times[node] then nodes = nodes + 1 end
+      times[node] = (times[node] or 0) + 1
+      most = math.max(most, times[node])
     end
   end
   table.sort(list)
-  return list
+  return list, nodes, most
 end
 
 local function segments_of(plan, graph)
@@ -164,7 +172,8 @@ function summary.of(plan)
   all.layers = {}
   for i, layer in ipairs(graph.layers) do all.layers[i] = layer.name end
   all.peak_at = what_runs(graph, instructions[plan.peak_instruction])
-  all.recomputed_layers = recomputed_layers(graph, instructions)
+  all.recomputed_layers, all.recomputed_nodes, all.most_replays =
+    recomputed(graph, instructions)
   all.largest = largest_at_peak(plan, graph, instructions)
   all.segments = segments_of(plan, graph)
   return all

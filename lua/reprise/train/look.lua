@@ -1,12 +1,15 @@
 --- What the main job shows without training: the plan, its picture, the
--- curve, strategies side by side.
+-- curve, the largest size that fits, strategies side by side.
 
 local ckpt = require 'reprise.ckpt'
+local clock = require 'reprise.report.clock'
 local compare = require('reprise.compare').of
 local curve = require 'reprise.report.curve'
 local failure = require 'reprise.failure'
+local find_fit = require 'reprise.fit'
 local picture_of = require 'reprise.report.picture'
 local plan_report = require 'reprise.report.plan'
+local units = require 'reprise.report.units'
 
 local look = {}
 
@@ -64,6 +67,38 @@ function look.curve(opt, loss, options, title)
   if not ok then error(made, 0) end
   print(curve.text(made, title))
   save(curve.picture(made, title), 'curve', options.curve)
+end
+
+-- A number a size down from an error's text.
+local function plain(reason)
+  return (reason:gsub('^[^\n]-%.lua:%d+: ', '', 1))
+end
+
+--- --fit: the largest size whose plan fits.
+---@param build fun(changes: table): table, reprise.Optimizer
+---@param options reprise.TrainOptions
+function look.fit(build, options)
+  local what, fit = options.fit.what, options.fit
+  local started = clock()
+  local best = find_fit(function(n)
+    local task, opt = build {[what] = n}
+    return task:loss(), opt
+  end, fit.limit, {ckpt = not fit.any and options.ckpt or nil})
+  local limit = units.bytes(best.limit_bytes)
+  if best.n == 0 then
+    error(('--fit %s: not even --%s 1 fits into %s: it needs %s'):format(what,
+      what, limit, units.bytes(best.peak_bytes)), 0)
+  end
+  print(('--%s %d fits into %s: it needs %s'):format(what, best.n, limit,
+    units.bytes(best.peak_bytes)))
+  local next_one = ('--%s %d'):format(what, best.n + 1)
+  if best.next_bytes then
+    print(('%s would need %s'):format(next_one, units.bytes(best.next_bytes)))
+  elseif best.reason then
+    print(('%s: %s'):format(next_one, plain(best.reason)))
+  end
+  print(('%d sizes planned in %s'):format(best.tried,
+    units.seconds(clock() - started)))
 end
 
 --- --compare: each strategy trains a few steps in a process of its own.

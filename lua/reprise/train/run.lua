@@ -52,8 +52,7 @@ local function title(task, options)
     units.count(parameter_count(task.model)), options.dtype, options.ckpt)
 end
 
--- The plans of a step under the chosen strategy and under none, and the loss
--- that they are of.
+-- The plans of a step under the chosen strategy and under none.
 local function plans(task, opt, options)
   local loss = task:loss()
   local plan = look.plan(opt, loss, options.ckpt)
@@ -160,11 +159,13 @@ return function(options, Model)
     error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
   end
   rp.ckpt(strategy)
-  local function build()
-    local task = require(tasks[options.model]).new(options, Model)
-    return task, make_optimizer(task.model, options)
+  local function build(changes)
+    local chosen = setmetatable(changes or {}, {__index = options})
+    local task = require(tasks[options.model]).new(chosen, Model)
+    return task, make_optimizer(task.model, chosen)
   end
   if options.compare then return look.compare(build, options) end
+  if options.fit then return look.fit(build, options) end
   local task, opt = build()
   if options.curve then
     return look.curve(opt, task:loss(), options, task:title())
