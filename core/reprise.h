@@ -78,6 +78,8 @@ const char *rp_status_name(rp_status status);
    The text is valid until the next call. */
 const char *rp_notice_take(rp_context *ctx);
 
+/* Of what is recorded from here on: recipes made before draw what they would
+   have drawn. */
 void rp_manual_seed(rp_context *ctx, uint64_t seed);
 void rp_set_num_threads(rp_context *ctx, int threads);
 int rp_num_threads(const rp_context *ctx);
@@ -164,6 +166,12 @@ rp_tensor *rp_custom_vjp(rp_context *ctx, rp_tensor *const *y,
                          rp_tensor *const *d_y, int n_y,
                          rp_tensor *const *xs, rp_tensor *const *d_x,
                          int n_x);
+
+/* The recipes that t's value comes from, t's own last, in record order: the
+   first `room` of them go to out, as borrowed output 0. Nothing runs. Returns
+   their number, -1 on failure: RP_STALE when a leaf among what they read has
+   changed since, RP_NOMEM. */
+int rp_tensor_history(rp_tensor *t, rp_tensor **out, int room);
 
 void rp_tensor_retain(rp_tensor *t);
 void rp_tensor_release(rp_tensor *t);
@@ -287,6 +295,9 @@ typedef struct rp_request {
   int32_t n_wrt;
   rp_optimizer *optimizer;    /* RP_MINIMIZE, RP_STEP */
   const char *strategy;       /* its identity; part of the key */
+  bool if_finite;             /* RP_MINIMIZE: writes no leaf, and counts no
+                                 step, unless the loss and all gradients are
+                                 finite. .grad is used up either way. */
 } rp_request;
 
 /* The plan for the request: found by its key, or new. A new one whose action

@@ -45,7 +45,7 @@ void rp_context_free(rp_context *ctx) {
 
 void rp_manual_seed(rp_context *ctx, uint64_t seed) {
   ctx->seed = seed;
-  ctx->recorder->stream = 0;
+  ctx->recorder->draws = 0;
 }
 
 void rp_set_num_threads(rp_context *ctx, int threads) {

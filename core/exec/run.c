@@ -209,6 +209,9 @@ static rp_status run_instruction(execution *e, int32_t i) {
   const rp_graph_node *node = &plan->graph.nodes.at[at->node];
   const rp_array *arrays = plan->run->arrays + at->first_ref;
   const int64_t workspace = plan->layout.workspaces[i];
+  const rp_stream stream =
+      node->stream >= 0 ? e->set.bindings.streams.at[node->stream]
+                        : (rp_stream){0};
   const rp_kernel_args args = {
       .in = arrays,
       .out = arrays + node->n_operands,
@@ -221,9 +224,8 @@ static rp_status run_instruction(execution *e, int32_t i) {
       .workspace =
           workspace >= 0 ? (char *)e->ctx->arena->data + workspace : NULL,
       .state = plan->kernels[at->node].state,
-      .seed = e->ctx->seed,
-      .stream =
-          node->stream >= 0 ? e->set.bindings.streams.at[node->stream] : 0,
+      .seed = stream.seed,
+      .stream = stream.draw,
       .ctx = e->ctx,
   };
   const rp_status status = plan->kernels[at->node].kernel->run(&args);
@@ -238,10 +240,22 @@ static bool updates(const rp_request *request) {
   return request->action == RP_MINIMIZE || request->action == RP_STEP;
 }
 
-/* Results become held values, updated leaves get their next version. */
+/* What the guard of a guarded program says: its last target. */
+static bool guard_held(const execution *e) {
+  const int32_t last = e->plan->graph.targets.n - 1;
+  return last < e->set.targets.n || *(const uint8_t *)e->results[last]->data;
+}
+
+static bool is_guarded(const rp_graph_node *node) {
+  return node->op->flags & RP_GUARDABLE && node->n_operands > node->op->inputs;
+}
+
+/* Results become held values, updated leaves get their next version. Forward
+   nodes whose effects a guard stopped have had their turn. */
 static void commit(execution *e, const rp_request *request) {
   const rp_graph *graph = &e->plan->graph;
-  for (int32_t t = 0; t < graph->targets.n; t++) {
+  const bool held = guard_held(e);
+  for (int32_t t = 0; t < e->set.targets.n; t++) {
     rp_tensor *root = e->set.targets.at[t]->root;
     if (e->results[t] == NULL || root->storage) continue;
     root->storage = e->results[t];
@@ -249,6 +263,7 @@ static void commit(execution *e, const rp_request *request) {
   }
   for (int32_t i = 0; i < graph->nodes.n; i++) {
     const rp_graph_node *node = &graph->nodes.at[i];
+    if (!held && is_guarded(node)) continue;
     for (int32_t k = 0; k < node->n_operands && node->op->writes; k++)
       if (node->op->writes >> k & 1u)
         rp_leaf_bump(bound(e, rp_operand_leaf(rp_graph_in(graph, node, k))),
@@ -256,7 +271,7 @@ static void commit(execution *e, const rp_request *request) {
   }
   for (int32_t i = 0; i < e->set.effectful.n; i++)
     e->set.effectful.at[i]->flags |= RP_NODE_EFFECTED;
-  if (updates(request)) rp_optimizer_end_step(request->optimizer);
+  if (updates(request) && held) rp_optimizer_end_step(request->optimizer);
   if (request->action == RP_MINIMIZE)
     for (int32_t i = 0; i < e->set.grads.n; i++)
       rp_tensor_clear_grad(e->set.grads.at[i]);

@@ -81,7 +81,7 @@ static inline int64_t rp_value_bytes(const rp_graph *graph, int32_t value) {
    order that depends on the request's structure alone. */
 typedef struct rp_bindings {
   RP_ARRAY(rp_tensor *) tensors; /* borrowed roots */
-  RP_ARRAY(uint64_t) streams;    /* of the forward nodes, by number */
+  RP_ARRAY(rp_stream) streams;   /* of the forward nodes, by number */
 } rp_bindings;
 
 /* Builds the graph of all nodes that the roots need. roots[i] is a tensor to

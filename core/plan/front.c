@@ -263,6 +263,36 @@ static rp_status offer_layers(rp_front *front, rp_plan *plan,
   return status;
 }
 
+/* Pieces of about equal saved bytes, as Chen et al. (2016) cut: every piece a
+   segment, or all but the last, with which backward begins. */
+static rp_status offer_pieces(rp_front *front, rp_plan *plan,
+                              const rp_backend *backend, int64_t persistent,
+                              const rp_stretches *all) {
+  double total = 0;
+  for (int32_t i = 0; i < all->n; i++)
+    total += (double)all->at[i].options[0].kept_bytes;
+  rp_status status = RP_OK;
+  for (int32_t pieces = 2; pieces <= all->n && status == RP_OK;
+       pieces += 1 + pieces / 8)
+    for (int whole = 0; whole < 2 && status == RP_OK; whole++) {
+      rp_candidate c = {0};
+      int32_t first = 0;
+      double sum = 0;
+      for (int32_t i = 0; i < all->n && status == RP_OK; i++) {
+        sum += (double)all->at[i].options[0].kept_bytes;
+        const bool ends = i == all->n - 1;
+        if (!ends && sum < total / pieces) continue;
+        if (!ends || whole)
+          status = add_segment(&c, plan->ctx, all->at[first].first,
+                               all->at[i].last, -1, NULL, 0);
+        first = i + 1;
+        sum = 0;
+      }
+      status = offer(front, plan, backend, persistent, &c, status);
+    }
+  return status;
+}
+
 /* ---- refinement ---------------------------------------------------------------------- */
 
 /* A copy of `from` without segment `left_out` (-1: none), whose children go
@@ -399,6 +429,8 @@ rp_status rp_front_make(rp_front *front, rp_plan *plan,
     status = offer_layers(front, plan, backend, persistent);
   if (status == RP_OK)
     status = offer_options(front, plan, backend, persistent, &all);
+  if (status == RP_OK)
+    status = offer_pieces(front, plan, backend, persistent, &all);
   if (status == RP_OK)
     status = offer_table(front, plan, backend, persistent, &all, most);
   if (status == RP_OK)

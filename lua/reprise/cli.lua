@@ -56,28 +56,31 @@ end
 local positive = real(function(x) return x > 0 and x < math.huge end,
   'a number above 0')
 
--- name, argument, what it takes, help; `gpt` options do not go with mlp.
+-- name, argument, what it takes, help; `models`: those that it goes with.
 local groups = {
   {'Model', {
-    {'model', '<name>', one_of {'gpt', 'mlp'},
-     'gpt, GPT-2\'s architecture (default), or mlp, on Fashion-MNIST'},
+    {'model', '<name>', one_of {'gpt', 'mlp', 'resnet'},
+     'gpt, GPT-2\'s architecture (default), mlp or resnet, on Fashion-MNIST'},
     {'preset', '<name>', one_of(presets.gpt_names), 'sizes of the gpt: '
-       .. table.concat(presets.gpt_names, ', ') .. ' (default: demo)', gpt = 1},
-    {'layers', '<n>', whole(1), 'blocks of the gpt, hidden layers of the mlp'},
+       .. table.concat(presets.gpt_names, ', ') .. ' (default: demo)',
+     models = 'gpt'},
+    {'layers', '<n>', whole(1), 'blocks of the gpt or resnet, hidden layers of '
+       .. 'the mlp'},
     {'heads', '<n>', whole(1), 'attention heads; they divide the width',
-     gpt = 1},
-    {'width', '<n>', whole(1), 'features of a layer'},
+     models = 'gpt'},
+    {'width', '<n>', whole(1), 'features of a layer, or channels of the first'},
     {'dropout', '<p>', real(function(p) return p >= 0 and p < 1 end,
-       'a probability, 0 or more and below 1'), 'share of values dropped'},
+       'a probability, 0 or more and below 1'), 'share of values dropped',
+     models = 'gpt or mlp'},
     {'dtype', '<name>', one_of {'f32', 'f64'}, 'f32 (default) or f64'},
     {'device', '<name>', one_of {'cpu'}, 'cpu'},
   }},
   {'Data', {
     {'data', '<path>', any, 'a text for gpt (default: the built-in stories), '
-       .. 'a folder of IDX files for mlp (default: Debian\'s '
+       .. 'a folder of IDX files for images (default: Debian\'s '
        .. 'dataset-fashion-mnist)'},
     {'batch', '<n>', whole(1), 'sequences or images a step'},
-    {'seq', '<n>', whole(1), 'tokens a sequence', gpt = 1},
+    {'seq', '<n>', whole(1), 'tokens a sequence', models = 'gpt'},
   }},
   {'Training', {
     {'steps', '<n>', whole(1), 'optimizer steps'},
@@ -215,13 +218,12 @@ end
 local stopping = {'compare', 'curve', 'fit', 'plan'}
 
 local function contradiction(options)
-  if options.model == 'mlp' then
-    for _, group in ipairs(groups) do
-      for _, o in ipairs(group[2]) do
-        if o.gpt and options[o[1]] then
-          return ('--%s goes with --model gpt, not with --model mlp')
-            :format(o[1])
-        end
+  local model = options.model or 'gpt'
+  for _, group in ipairs(groups) do
+    for _, o in ipairs(group[2]) do
+      if o.models and options[o[1]] and not o.models:find(model, 1, true) then
+        return ('--%s goes with --model %s, not with --model %s'):format(o[1],
+          o.models, model)
       end
     end
   end
@@ -269,7 +271,7 @@ local function add_defaults(options)
     options.preset = options.preset or 'demo'
     preset = presets.gpt[options.preset]
   else
-    preset = presets.mlp
+    preset = presets[options.model]
   end
   for key, value in pairs(preset) do
     if options[key] == nil then options[key] = value end
@@ -284,7 +286,7 @@ local function add_defaults(options)
 end
 
 ---@class reprise.TrainOptions
----@field model 'gpt'|'mlp'
+---@field model 'gpt'|'mlp'|'resnet'
 ---@field preset? string
 ---@field ckpt string
 ---@field layers integer
@@ -293,7 +295,7 @@ end
 ---@field seq? integer
 ---@field vocabulary? integer
 ---@field batch integer
----@field dropout number
+---@field dropout? number
 ---@field steps integer
 ---@field lr number
 ---@field accumulate integer
@@ -338,6 +340,10 @@ function cli.parse(arguments, program, strategies)
   if options.model == 'gpt' and options.width % options.heads ~= 0 then
     return nil, ('--heads %d does not divide --width %d'):format(
       options.heads, options.width)
+  end
+  if options.model == 'resnet' and options.layers % 4 ~= 0 then
+    return nil, ('--layers %d: a resnet has four stages of as many blocks each')
+      :format(options.layers)
   end
   return options
 end

@@ -20,6 +20,7 @@ local trace = require 'reprise.trace'
 local values = require 'reprise.values'
 local watch = require 'reprise.watch'
 require 'reprise.print'
+require 'reprise.inspect'
 
 local C, ctx = binding.C, binding.ctx
 
@@ -66,7 +67,7 @@ rp.keep = tensor.methods.keep
 --- Makes t's value readable after the step: rp.tap(t, name).
 rp.tap = tensor.methods.tap
 
---- Seeds all random numbers drawn from here on.
+--- Seeds all random numbers that are recorded from here on.
 ---@param seed integer  0..2^53
 function rp.manual_seed(seed)
   if type(seed) ~= 'number' or seed ~= math.floor(seed) or seed < 0 or seed > 2^53 then

@@ -88,6 +88,10 @@ describe('the command line', function()
       '--preset goes with --model gpt, not with --model mlp',
     ['--model mlp --seq 8'] =
       '--seq goes with --model gpt, not with --model mlp',
+    ['--model resnet --dropout 0.1'] =
+      '--dropout goes with --model gpt or mlp, not with --model resnet',
+    ['--model resnet --layers 6'] =
+      '--layers 6: a resnet has four stages of as many blocks each',
     ['--heads 3'] = '--heads 3 does not divide --width 128',
     ['book.txt'] = 'book.txt: is no option; a text is given as --data book.txt',
     ['--stepz 3'] = "unknown option '--stepz'; Did you mean '--steps'?",

@@ -194,6 +194,24 @@ describe('train.lua', function()
       end
     end)
 
+    it('is a resnet too, the same under every strategy', function()
+      write_images('train', 200, 0)
+      write_images('t10k', 40, 0)
+      local expected
+      for _, spec in ipairs {'none', 'every=1', 'sqrt', 'budget=min'} do
+        local log, lines = log_of('--model resnet --width 4 --layers 4 --batch 20 '
+          .. '--lr 1e-2 --steps 30 --data ' .. folder .. ' --ckpt ' .. spec)
+        assert.is_true(log[30].val_loss < 0.5 * log[1].loss)
+        local losses = {}
+        for i, line in ipairs(lines) do
+          losses[i] = line:match '"loss":([^,]*)' .. ', '
+            .. tostring(line:match '"val_loss":([^,]*)')
+        end
+        expected = expected or losses
+        assert.same(expected, losses, spec)
+      end
+    end)
+
     it('refuses a label that is no class, before any parameter changes', function()
       write_images('train', 200, 3)
       local result = run(SMALL .. '--steps 1 --data ' .. folder)

@@ -22,7 +22,8 @@ local SAMPLE_CHARACTERS, SAMPLE_SECONDS = 500, 10
 local WARMUP, LEAST_LR = 0.05, 0.1
 -- A trace of these many steps is small enough to look at.
 local TRACED_STEPS = 5
-local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task'}
+local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task',
+               resnet = 'reprise.train.image_task'}
 
 -- Weight decay on matrices only: biases, norms and scales have none.
 local function make_optimizer(model, options)
