@@ -1,6 +1,7 @@
 --- What checkpointing saves and costs, as a table for the documentation:
 --
---     luajit bench/savings.lua [--measure-mib 3000] > docs/savings.md
+--     luajit bench/savings.lua [--measure-mib 4000] > docs/savings.md
+--     luajit bench/savings.lua --only 124m
 --
 -- A model is planned, and measured (a process for each strategy) where its plan
 -- under `none` needs at most that many MiB.
@@ -12,7 +13,7 @@ local presets = require('reprise.presets').gpt
 local units = require 'reprise.report.units'
 local GPT = require 'examples.models.gpt'
 
-local o = measure.options {measure_mib = 3000, steps = 2, threads = 2}
+local o = measure.options {measure_mib = 4000, steps = 2, threads = 1, only = ''}
 rp.set_num_threads(o.threads)
 failure.sink = function() end
 
@@ -59,7 +60,7 @@ local function rows_of(model)
     local made = rp.compare(function() return step_of(model) end, SPECS,
       {steps = o.steps})
     assert(made.same_bits and made:as_promised(), tostring(made))
-    for i, row in ipairs(made.rows) do rows[i].measured = row.seconds end
+    for i, row in ipairs(made.rows) do rows[i].measured = row.processor_seconds end
   end
   return rows
 end
@@ -75,12 +76,13 @@ print('Made by `luajit bench/savings.lua`: GPTs under AdamW, f32, dropout 0.1; '
   .. 'the first\nfour have the width of gpt-10m. Peaks are predicted; where a '
   .. 'step was run, each\nstrategy in a process of its own, its accounted '
   .. 'high-water mark was that peak to the\nbyte, and losses and gradients had '
-  .. 'the same bits. Times over `none` are predicted by\nthe cost model, and '
-  .. 'measured on two shared cores, where they scatter by some 10 %.\n')
+  .. 'the same bits. Time is that of `none`, then what is\nadded: predicted by '
+  .. 'the cost model for two cores, and measured as processor time of\none '
+  .. 'thread, the least of ' .. o.steps .. ' steps.\n')
 print '| model | batch | strategy | peak | reduction | time, predicted | time, measured |'
 print '|---|---|---|---|---|---|---|'
 for _, model in ipairs(models) do
-  local rows = rows_of(model)
+  local rows = model.name:find(o.only, 1, true) and rows_of(model) or {}
   for i, row in ipairs(rows) do
     print(('| %s | %s | `%s` | %s | %s | %s | %s |'):format(
       i == 1 and model.name or '', i == 1 and model.batch or '', row.spec,
