@@ -350,7 +350,7 @@ typedef struct rp_segment {
 /* The time-memory front: plans that no other beats in both exact peak and
    predicted step time, found without looking at a budget (chain dynamic
    programme over the blocks, kept sets by minimum cut, layers, local search
-   judged by the laid-out program). Made once a plan; peak rises, seconds
+   on segments and on single values, judged by the laid-out program). Made once a plan; peak rises, seconds
    fall. Returns the number of points, -1 on failure. */
 int rp_plan_front(rp_plan *plan);
 typedef struct rp_front_point {
@@ -358,6 +358,8 @@ typedef struct rp_front_point {
   double seconds;             /* of a step, predicted */
   const rp_segment *segments; /* the plan's, for rp_plan_set_segments */
   int32_t n_segments;
+  const int32_t *steps; /* or, when n_steps is not 0, for _set_program */
+  int32_t n_steps;
 } rp_front_point;
 rp_status rp_plan_front_point(rp_plan *plan, int i, rp_front_point *out);
 

@@ -6,13 +6,21 @@
 
 #include "plan/plan.h"
 
-/* Segments with a list of kept nodes of their own. */
+/* Segments with a list of kept nodes of their own, or an explicit list. */
 typedef struct rp_candidate {
   RP_ARRAY(rp_segment) segments; /* keep: index into keeps until settled */
   RP_ARRAY(int32_t) keeps;
+  RP_ARRAY(int32_t) steps;       /* when not empty: as for _set_program */
   int64_t peak_bytes;
   double seconds;
 } rp_candidate;
+
+void rp_candidate_free(rp_candidate *c, rp_context *ctx);
+/* Adds a segment; its keep list is an index until rp_front_offer. */
+rp_status rp_candidate_add(rp_candidate *c, rp_context *ctx, int32_t first,
+                           int32_t last, int32_t parent, const int32_t *keep,
+                           int32_t n_keep);
+void rp_candidate_settle(rp_candidate *c);
 
 typedef struct rp_front rp_front;
 struct rp_front {
@@ -43,5 +51,27 @@ typedef RP_ARRAY(rp_stretch) rp_stretches;
 rp_status rp_stretches_make(rp_stretches *all, rp_plan *plan,
                             const rp_backend *backend);
 void rp_stretches_free(rp_stretches *all, rp_context *ctx);
+
+/* The making of a front. */
+typedef struct rp_search {
+  rp_front *front;
+  rp_plan *plan;
+  const rp_backend *backend;
+  int64_t persistent_bytes;
+  rp_stretches stretches;
+} rp_search;
+
+/* Is a plan of at least this peak, and of this time, beaten already? */
+bool rp_front_beats(const rp_front *front, int64_t peak_bytes,
+                    double seconds);
+/* Takes c, made with this status, into the front or frees it. */
+rp_status rp_front_offer(const rp_search *search, rp_candidate *c,
+                         rp_status status);
+
+/* Candidates from table, options and layers (plan/candidates.c); by local
+   search on segments (plan/refine.c) and on gaps (plan/gaps.c). */
+rp_status rp_front_offer_plain(const rp_search *search, int64_t most_bytes);
+rp_status rp_front_refine(const rp_search *search);
+rp_status rp_front_search_gaps(const rp_search *search);
 
 #endif

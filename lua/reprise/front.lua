@@ -11,7 +11,7 @@ local C, ctx = binding.C, binding.ctx
 ---@class reprise.FrontPoint
 ---@field peak_bytes integer  persistent + arena, exactly
 ---@field seconds number      of a step, predicted
----@field segments table[]    what a strategy returns to get this plan
+---@field answer table       what a strategy returns to get this plan
 
 --- Segments of a point as a strategy returns them: nested, positions from 1.
 local function nested(point)
@@ -28,6 +28,14 @@ local function nested(point)
   return list
 end
 
+--- What a strategy returns to get the point: segments, or an explicit list.
+local function answer(point)
+  if point.n_steps == 0 then return nested(point) end
+  local program = {}
+  for i = 0, point.n_steps - 1 do program[i + 1] = point.steps[i] + 1 end
+  return {program = program}
+end
+
 --- The front of a counted C plan; an error text without position on failure.
 ---@return reprise.FrontPoint[]
 return function(plan)
@@ -40,7 +48,7 @@ return function(plan)
     end
     points[i + 1] = {
       peak_bytes = tonumber(out.peak_bytes), seconds = out.seconds,
-      segments = nested(out),
+      answer = answer(out),
     }
   end
   return points

@@ -45,7 +45,7 @@ return function(amount)
   return function(graph)
     local front = graph.front()
     local least, most = front[1], front[#front]
-    if kind == 'min' then return least.segments end
+    if kind == 'min' then return least.answer end
     local persistent = graph.persistent_bytes
     local budget = size
     if kind == 'share' then
@@ -60,6 +60,6 @@ return function(amount)
     for _, point in ipairs(front) do
       if point.peak_bytes <= budget then best = point end
     end
-    return best.segments
+    return best.answer
   end
 end
