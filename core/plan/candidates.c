@@ -54,8 +54,8 @@ static rp_status read_table(rp_candidate *c, rp_context *ctx,
     }
     const int32_t p = i + choice - RP_CHAIN_OPTIONS;
     const int32_t own = c->segments.n;
-    status = rp_candidate_add(c, ctx, s->first, all->at[p - 1].last, parent, NULL,
-                         0);
+    status = rp_candidate_add(c, ctx, s->first, all->at[p - 1].last, parent,
+                              NULL, 0);
     if (status == RP_OK)
       status = read_table(c, ctx, chain, all, m, i, p - 1, own);
     m -= chain->blocks[p].input;
