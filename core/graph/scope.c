@@ -63,7 +63,11 @@ rp_recorder *rp_recorder_new(rp_context *ctx) {
   r->grad_enabled = true;
   r->segment_prune = SEGMENTS_KEPT;
   r->pending_notice = 100000;
-  if (intern(ctx, -1, "") < 0) {
+  /* Room for all that are kept at once, so that a loop's account is level
+     from its first step. */
+  if (!rp_array_room(ctx, &r->segment_parents, sizeof(int32_t),
+                     2 * SEGMENTS_KEPT) ||
+      intern(ctx, -1, "") < 0) {
     rp_recorder_free(ctx);
     return NULL;
   }
