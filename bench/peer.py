@@ -171,6 +171,10 @@ def op_call(name, shapes):
         "copy_transposed": lambda: x[0].t().contiguous(),
         "matmul": lambda: x[0] @ x[1],
         "linear": lambda: F.linear(x[0], x[1], x[2]),
+        "conv2d": lambda: F.conv2d(x[0], x[1], None, 1, 1),
+        "batch_norm": lambda: F.batch_norm(x[0], None, None, x[1], x[2],
+                                           True),
+        "max_pool2d": lambda: F.max_pool2d(x[0], 2),
         "attention": lambda: F.scaled_dot_product_attention(
             x[0], x[1], x[2], is_causal=True),
     }

@@ -78,11 +78,29 @@ const char *rp_status_name(rp_status status);
    The text is valid until the next call. */
 const char *rp_notice_take(rp_context *ctx);
 
+/* Of what is recorded from here on: recipes made before draw what they would
+   have drawn. */
 void rp_manual_seed(rp_context *ctx, uint64_t seed);
 void rp_set_num_threads(rp_context *ctx, int threads);
 int rp_num_threads(const rp_context *ctx);
 /* Whether new nodes record gradients; returns the previous setting. */
 bool rp_grad_enable(rp_context *ctx, bool on);
+
+/* What makes a run fail: nothing, a NaN in a value just made, or an infinity
+   too. */
+typedef enum rp_anomaly {
+  RP_ANOMALY_NONE, RP_ANOMALY_NAN, RP_ANOMALY_ANY
+} rp_anomaly;
+/* Looks at every value of every run from here on; RP_VALUE then names the
+   first node that made such a value. Returns the previous setting. Programs
+   planned while this or the next is on run their effects last, so that a run
+   that fails has changed no leaf: gradients live until the end, and the plan
+   shows it. */
+rp_anomaly rp_detect_anomaly(rp_context *ctx, rp_anomaly what);
+/* Fingerprints every recomputed value when it is first made and compares at
+   each replay; RP_INTERNAL then names the node. Returns the previous
+   setting. */
+bool rp_verify_replay(rp_context *ctx, bool on);
 
 /* SIGINT sets a flag instead of ending the process. */
 void rp_interrupt_install(void);
@@ -148,6 +166,12 @@ rp_tensor *rp_custom_vjp(rp_context *ctx, rp_tensor *const *y,
                          rp_tensor *const *d_y, int n_y,
                          rp_tensor *const *xs, rp_tensor *const *d_x,
                          int n_x);
+
+/* The recipes that t's value comes from, t's own last, in record order: the
+   first `room` of them go to out, as borrowed output 0. Nothing runs. Returns
+   their number, -1 on failure: RP_STALE when a leaf among what they read has
+   changed since, RP_NOMEM. */
+int rp_tensor_history(rp_tensor *t, rp_tensor **out, int room);
 
 void rp_tensor_retain(rp_tensor *t);
 void rp_tensor_release(rp_tensor *t);
@@ -271,6 +295,9 @@ typedef struct rp_request {
   int32_t n_wrt;
   rp_optimizer *optimizer;    /* RP_MINIMIZE, RP_STEP */
   const char *strategy;       /* its identity; part of the key */
+  bool if_finite;             /* RP_MINIMIZE: writes no leaf, and counts no
+                                 step, unless the loss and all gradients are
+                                 finite. .grad is used up either way. */
 } rp_request;
 
 /* The plan for the request: found by its key, or new. A new one whose action
@@ -394,13 +421,21 @@ rp_status rp_plan_segment(const rp_plan *plan, int i, rp_segment *out);
 
 /* Runs the plan for the request it was prepared for (or one of the same
    key). Afterwards the loss and all targets are held. On RP_NOMEM, RP_STALE,
-   RP_VALUE no leaf has changed. */
+   RP_VALUE, and on a replay that differed, no leaf has changed. */
 rp_status rp_plan_run(rp_plan *plan, const rp_request *request);
 /* The accounted high-water mark of the last run's storage: equals
    peak_bytes. */
 int64_t rp_plan_measured_peak(const rp_plan *plan);
 /* Seconds the last run took, by the monotonic clock. */
 double rp_plan_measured_seconds(const rp_plan *plan);
+
+/* From now on every run notes when its instructions start and end; off by
+   default, and then it costs nothing. */
+rp_status rp_trace_set(rp_context *ctx, bool on);
+/* Of the last run: entries 2i and 2i + 1 are instruction i's start and end, in
+   nanoseconds of the monotonic clock, 0 for a FREE. Borrowed until the next
+   run; NULL, and *n 0, where nothing was noted. */
+const int64_t *rp_trace_stamps(const rp_context *ctx, int32_t *n);
 
 /* Breaks a copy of the program on purpose and asks verify: true when it was
    rejected. *harmless: whether the mutant would still have computed the same,

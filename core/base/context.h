@@ -20,10 +20,13 @@ struct rp_context {
   rp_accounts accounts;
   uint64_t seed;
   int threads;
+  int32_t anomaly;    /* rp_anomaly: what runs look for */
+  bool verify_replay;
 
   struct rp_recorder *recorder; /* graph/record.c */
   struct rp_plans *plans;       /* exec/cache.c */
   struct rp_arena *arena;       /* exec/arena.c */
+  struct rp_trace *trace;       /* exec/trace.c, NULL: off */
 };
 
 #endif

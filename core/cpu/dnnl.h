@@ -1,14 +1,13 @@
-/* All that talks to oneDNN is behind this header, in dnnl.c: the one file
-   that its version 3 would change.
-
-   y = a b (+ bias): f32, batched and broadcast, over the operands' own
-   strides. The scratchpad is ours: its size is known when the product is
-   prepared. */
+/* All that talks to oneDNN is behind this header, in dnnl_*.c: what its
+   version 3 would change. f32. Scratchpads are ours: their size is known when
+   a product or a convolution is prepared. */
 #ifndef RP_CPU_DNNL_H
 #define RP_CPU_DNNL_H
 
+#include "base/window.h"
 #include "exec/backend.h"
 
+/* y = a b (+ bias), batched and broadcast, over the operands' own strides. */
 typedef struct rp_dnnl_product rp_dnnl_product;
 
 /* a:(..., M, K), b:(..., K, N), bias:(N) or NULL, y:(..., M, N); leading dims
@@ -22,6 +21,32 @@ rp_status rp_dnnl_product_run(rp_dnnl_product *product, rp_context *ctx,
                               const void *a, const void *b, const void *bias,
                               void *y, void *workspace);
 void rp_dnnl_product_free(rp_dnnl_product *product);
+/* y = x * w (+ bias), or one of its adjoints: what is made and what is read
+   follows from the kind. x:(n, groups in, size), w:(groups out, in, kernel),
+   y:(n, groups out, count), contiguous. */
+typedef enum rp_conv_kind {
+  RP_CONV_FORWARD,     /* x, w -> y */
+  RP_CONV_GRAD_INPUT,  /* y, w -> x */
+  RP_CONV_GRAD_WEIGHT  /* y, x -> w */
+} rp_conv_kind;
+
+typedef struct rp_conv {
+  rp_conv_kind kind;
+  rp_window window;
+  int64_t n, groups, in, out; /* channels of a group */
+  int64_t size[2], count[2];
+} rp_conv;
+
+typedef struct rp_dnnl_conv rp_dnnl_conv;
+
+/* NULL after rp_fail: RP_NOMEM, RP_INTERNAL. No size is 0. */
+rp_dnnl_conv *rp_dnnl_conv_new(rp_context *ctx, const rp_conv *shape,
+                               bool has_bias, int64_t *workspace_bytes);
+rp_status rp_dnnl_conv_run(rp_dnnl_conv *conv, rp_context *ctx, float *x,
+                           float *w, float *y, const float *bias,
+                           void *workspace);
+void rp_dnnl_conv_free(rp_dnnl_conv *conv);
+
 /* Thread buffers and one compiled kernel, so that a program's memory is not
    theirs. */
 void rp_dnnl_warm_up(rp_context *ctx);

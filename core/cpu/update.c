@@ -1,6 +1,7 @@
 /* Updates of leaves, each one pass over the parameter and its states. Numbers
    that PyTorch computes as Python floats are computed in f64 here and rounded
-   once; the rest is in the parameter's dtype, in PyTorch's order. */
+   once; the rest is in the parameter's dtype, in PyTorch's order. A guard
+   that is false leaves everything as it is. */
 #include <math.h>
 
 #include "cpu/copy.h"
@@ -11,14 +12,21 @@ static int64_t size(const rp_kernel_args *args) {
   return rp_type_count(&args->in[0].type);
 }
 
-static const double *numbers(const rp_kernel_args *args) {
-  return args->in[args->n_in - 1].data;
+/* Whether the guard behind the op's own n inputs says no. */
+static bool skipped(const rp_kernel_args *args, int n) {
+  return args->n_in > n && !*(const uint8_t *)args->in[n].data;
+}
+
+/* Behind parameter, gradient and states. */
+static const double *numbers(const rp_kernel_args *args, int states) {
+  return args->in[2 + states].data;
 }
 
 /* ---- sgd ------------------------------------------------------------------------ */
 
 static rp_status sgd_f32(const rp_kernel_args *args) {
-  const double *given = numbers(args);
+  if (skipped(args, 3)) return RP_OK;
+  const double *given = numbers(args, 0);
   const float lr = (float)given[0], weight_decay = (float)given[1];
   float *restrict param = args->in[0].data;
   const float *restrict grad = args->in[1].data;
@@ -30,7 +38,8 @@ static rp_status sgd_f32(const rp_kernel_args *args) {
 }
 
 static rp_status sgd_f64(const rp_kernel_args *args) {
-  const double *given = numbers(args);
+  if (skipped(args, 3)) return RP_OK;
+  const double *given = numbers(args, 0);
   const double lr = given[0], weight_decay = given[1];
   double *restrict param = args->in[0].data;
   const double *restrict grad = args->in[1].data;
@@ -49,7 +58,7 @@ typedef struct momentum {
 } momentum;
 
 static momentum momentum_of(const rp_kernel_args *args) {
-  const double *given = numbers(args);
+  const double *given = numbers(args, 1);
   const bool first = given[5] == 1, nesterov = given[4] != 0;
   return (momentum){.lr = given[0], .weight_decay = given[3],
                     .keep = first ? 0 : given[1],
@@ -59,6 +68,7 @@ static momentum momentum_of(const rp_kernel_args *args) {
 }
 
 static rp_status momentum_f32(const rp_kernel_args *args) {
+  if (skipped(args, 4)) return RP_OK;
   const momentum m = momentum_of(args);
   const float lr = (float)m.lr, weight_decay = (float)m.weight_decay,
               keep = (float)m.keep, take = (float)m.take,
@@ -78,6 +88,7 @@ static rp_status momentum_f32(const rp_kernel_args *args) {
 }
 
 static rp_status momentum_f64(const rp_kernel_args *args) {
+  if (skipped(args, 4)) return RP_OK;
   const momentum m = momentum_of(args);
   double *restrict param = args->in[0].data;
   const double *restrict grad = args->in[1].data;
@@ -102,7 +113,7 @@ typedef struct adam {
 } adam;
 
 static adam adam_of(const rp_kernel_args *args, bool decoupled) {
-  const double *given = numbers(args);
+  const double *given = numbers(args, 2);
   const double lr = given[0], beta1 = given[1], beta2 = given[2],
                weight_decay = given[4], step = given[5];
   return (adam){.shrink = decoupled ? 1 - lr * weight_decay : 1,
@@ -127,6 +138,7 @@ static inline double lerp_f64(double from, double to, double weight) {
 }
 
 static rp_status adam_step_f32(const rp_kernel_args *args, bool decoupled) {
+  if (skipped(args, 5)) return RP_OK;
   const adam a = adam_of(args, decoupled);
   const float shrink = (float)a.shrink, weight_decay = (float)a.weight_decay,
               take1 = (float)a.take1, beta2 = (float)a.beta2,
@@ -150,6 +162,7 @@ static rp_status adam_step_f32(const rp_kernel_args *args, bool decoupled) {
 }
 
 static rp_status adam_step_f64(const rp_kernel_args *args, bool decoupled) {
+  if (skipped(args, 5)) return RP_OK;
   const adam a = adam_of(args, decoupled);
   double *restrict param = args->in[0].data;
   const double *restrict grad = args->in[1].data;
@@ -182,9 +195,10 @@ static rp_status adamw_f64(const rp_kernel_args *args) {
   return adam_step_f64(args, true);
 }
 
-/* ---- accumulate, assign --------------------------------------------------------- */
+/* ---- accumulate, assign, running_update --------------------------------------------------------- */
 
 static rp_status accumulate_f32(const rp_kernel_args *args) {
+  if (skipped(args, 2)) return RP_OK;
   float *restrict leaf = args->in[0].data;
   const float *restrict g = args->in[1].data;
   const int64_t n = size(args);
@@ -194,6 +208,7 @@ static rp_status accumulate_f32(const rp_kernel_args *args) {
 }
 
 static rp_status accumulate_f64(const rp_kernel_args *args) {
+  if (skipped(args, 2)) return RP_OK;
   double *restrict leaf = args->in[0].data;
   const double *restrict g = args->in[1].data;
   const int64_t n = size(args);
@@ -204,14 +219,38 @@ static rp_status accumulate_f64(const rp_kernel_args *args) {
 
 static rp_status assign(const rp_kernel_args *args) {
   const rp_array *leaf = &args->in[0], *x = &args->in[1];
+  if (skipped(args, 2)) return RP_OK;
   if (x->data != leaf->data)
     rp_copy_strided(&leaf->type, leaf->data, leaf->strides, x->data,
                     x->strides);
   return RP_OK;
 }
 
+/* A value a channel: too few for threads. */
+static rp_status running_update_f32(const rp_kernel_args *args) {
+  if (skipped(args, 2)) return RP_OK;
+  float *restrict leaf = args->in[0].data;
+  const float *restrict x = args->in[1].data;
+  const double keep = 1 - args->reals[0];
+  const double take = args->reals[0] * args->reals[1];
+  for (int64_t i = 0; i < size(args); i++)
+    leaf[i] = (float)(keep * leaf[i] + take * x[i]);
+  return RP_OK;
+}
+
+static rp_status running_update_f64(const rp_kernel_args *args) {
+  if (skipped(args, 2)) return RP_OK;
+  double *restrict leaf = args->in[0].data;
+  const double *restrict x = args->in[1].data;
+  const double keep = 1 - args->reals[0];
+  const double take = args->reals[0] * args->reals[1];
+  for (int64_t i = 0; i < size(args); i++)
+    leaf[i] = keep * leaf[i] + take * x[i];
+  return RP_OK;
+}
+
 extern const rp_op rp_op_sgd, rp_op_sgd_momentum, rp_op_adam, rp_op_adamw,
-    rp_op_accumulate, rp_op_assign;
+    rp_op_accumulate, rp_op_assign, rp_op_running_update;
 
 static const rp_kernel rows[] = {
     {&rp_op_sgd, RP_F32, sgd_f32, NULL, NULL},
@@ -230,6 +269,8 @@ static const rp_kernel rows[] = {
     {&rp_op_assign, RP_I32, assign, NULL, NULL},
     {&rp_op_assign, RP_I64, assign, NULL, NULL},
     {&rp_op_assign, RP_BOOL, assign, NULL, NULL},
+    {&rp_op_running_update, RP_F32, running_update_f32, NULL, NULL},
+    {&rp_op_running_update, RP_F64, running_update_f64, NULL, NULL},
 };
 
 const rp_kernel_table rp_cpu_update = {rows, sizeof rows / sizeof *rows};

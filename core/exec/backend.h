@@ -24,8 +24,8 @@ typedef struct rp_kernel_args {
   int32_t n_ints, n_reals;
   void *workspace;      /* RP_ALIGN-aligned, of the size prepare asked for */
   void *state;          /* what prepare made */
-  uint64_t seed;        /* rp_manual_seed's */
-  uint64_t stream;      /* random ops: the node's */
+  uint64_t seed;        /* random ops: rp_manual_seed's, when recorded ... */
+  uint64_t stream;      /* ... and which draw since */
   rp_context *ctx;      /* for rp_fail alone */
 } rp_kernel_args;
 

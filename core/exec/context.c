@@ -36,6 +36,7 @@ rp_context *rp_context_new(void) {
 void rp_context_free(rp_context *ctx) {
   if (ctx == NULL) return;
   rp_cache_free(ctx);
+  rp_trace_set(ctx, false);
   if (ctx->arena) rp_arena_release(ctx);
   rp_free(ctx, ctx->arena, sizeof *ctx->arena);
   rp_recorder_free(ctx);
@@ -44,7 +45,7 @@ void rp_context_free(rp_context *ctx) {
 
 void rp_manual_seed(rp_context *ctx, uint64_t seed) {
   ctx->seed = seed;
-  ctx->recorder->stream = 0;
+  ctx->recorder->draws = 0;
 }
 
 void rp_set_num_threads(rp_context *ctx, int threads) {

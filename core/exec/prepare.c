@@ -8,6 +8,8 @@
 
 #include "base/context.h"
 #include "exec/cache.h"
+#include "exec/notice.h"
+#include "exec/watch.h"
 #include "graph/autodiff.h"
 #include "graph/optimizer.h"
 #include "graph/record.h"
@@ -31,6 +33,10 @@ static rp_status add_tensor(rp_context *ctx, void *array, rp_tensor *t) {
   if (!rp_array_room(ctx, a, sizeof t, 1)) return RP_NOMEM;
   a->at[a->n++] = t;
   return RP_OK;
+}
+
+static bool is_guarded(const rp_request *r) {
+  return r->action == RP_MINIMIZE && r->if_finite;
 }
 
 /* ---- what the request names -------------------------------------------------- */
@@ -89,50 +95,6 @@ static rp_status collect_effectful(preparation *p) {
     p->set.effectful.at[p->set.effectful.n++] = node;
   }
   return RP_OK;
-}
-
-static bool in_optimizer(const rp_optimizer *opt, const rp_tensor *leaf) {
-  for (int32_t i = 0; i < opt->slots.n; i++)
-    if (opt->slots.at[i].param == leaf) return true;
-  return false;
-}
-
-/* A trainable leaf that the loss reaches and no optimizer has. */
-static void notice_forgotten(const preparation *p) {
-  const rp_request *r = p->request;
-  for (int32_t i = 0; i < p->walk.leaves.n; i++) {
-    rp_tensor *leaf = &p->walk.leaves.at[i]->outputs[0];
-    if (!leaf->requires_grad || in_optimizer(r->optimizer, leaf)) continue;
-    const char *name = rp_leaf_name(leaf);
-    rp_notice(p->ctx, "the loss reaches the trainable leaf %s, which the "
-              "optimizer does not have: it stays as it is. Pass it to the "
-              "optimizer, or set requires_grad = false.",
-              *name ? name : "(unnamed)");
-    return;
-  }
-}
-
-/* Is node's value held while something it is made from is not? Then a
-   backward runs that again. */
-static void notice_ran_twice(const preparation *p) {
-  if (p->ctx->recorder->ran_twice) return;
-  for (int32_t i = 0; i < p->walk.nodes.n; i++) {
-    const rp_node *node = p->walk.nodes.at[i];
-    if (node->n_outputs == 0 || node->outputs[0].storage == NULL ||
-        !node->outputs[0].requires_grad)
-      continue;
-    for (int k = 0; k < node->n_inputs; k++) {
-      if (rp_is_available(node->inputs[k])) continue;
-      const char *scope = rp_scope_text(p->ctx, node->place.scope);
-      rp_notice(p->ctx, "%s%s%s was run before its backward, so what it is "
-                "made from runs again. To read a value of a step without "
-                "that: opt:minimize(loss, {also = {value}}), or "
-                "value:tap 'name' in the forward.",
-                node->op->name, *scope ? " in " : "", scope);
-      p->ctx->recorder->ran_twice = true;
-      return;
-    }
-  }
 }
 
 static rp_status collect_wrt(preparation *p) {
@@ -207,9 +169,9 @@ static rp_status bind_request(preparation *p) {
   }
   for (int32_t g = 0; opt && g < opt->groups.n && status == RP_OK; g++)
     status = rp_bindings_add(bindings, ctx, opt->groups.at[g]);
-  if (status == RP_OK)
-    status = rp_key_add(&p->key, ctx,
-                        opt && opt->max_norm ? 1 : 0);
+  const int64_t how = (opt && opt->max_norm ? 1 : 0) +
+                      (is_guarded(p->request) ? 2 : 0);
+  if (status == RP_OK) status = rp_key_add(&p->key, ctx, how);
   if (status == RP_OK && opt)
     status = rp_key_add_text(&p->key, ctx, opt->update->name);
   if (status == RP_OK && opt && opt->max_norm)
@@ -223,6 +185,7 @@ static rp_status make_key(preparation *p) {
   rp_status status = rp_key_add_walk(&p->key, ctx, &p->walk, &p->set.bindings);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, r->action);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, ctx->threads);
+  if (status == RP_OK) status = rp_key_add(&p->key, ctx, rp_watches(ctx));
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, p->set.targets.n);
   for (int32_t i = 0; i < p->set.targets.n && status == RP_OK; i++) {
     const rp_tensor *t = p->set.targets.at[i];
@@ -269,6 +232,17 @@ static rp_status emit_gradients(preparation *p, rp_tape *tape,
   return status;
 }
 
+/* Whether the loss and all gradients are finite. */
+static rp_tensor *emit_guard(rp_tape *tape, rp_tensor *loss,
+                             rp_tensor *const *grads, int32_t n) {
+  rp_tensor *all = rp_unary(tape, "all_finite", loss);
+  for (int32_t i = 0; i < n; i++)
+    if (grads[i])
+      all = rp_binary(tape, "logical_and", all,
+                      rp_unary(tape, "all_finite", grads[i]));
+  return all;
+}
+
 /* Emits what the action asks for beyond the targets: effects[i] for wrt[i],
    NULL where there is none. */
 static rp_status emit_action(preparation *p, rp_tape *tape,
@@ -296,14 +270,19 @@ static rp_status emit_action(preparation *p, rp_tape *tape,
       grads[i] = rp_add(tape, held, grads[i]);
     status = tape->status;
   }
+  if (status == RP_OK && is_guarded(r)) {
+    tape->guard = emit_guard(tape, r->loss, grads, p->wrt.n);
+    status = tape->status;
+  }
   if (status == RP_OK && r->action != RP_BACKWARD)
     status = rp_optimizer_emit(r->optimizer, tape, grads, effects);
   rp_free(p->ctx, grads, size);
   return status;
 }
 
-/* The effects of forward nodes, which count as forward nodes too but belong to
-   no segment: roots from n on. Returns the new number of roots. */
+/* The effects of forward nodes, which count as forward nodes too (unless they
+   wait for the guard) but belong to no segment: roots from n on. Returns the
+   new number of roots. */
 static int emit_forward_effects(preparation *p, rp_tape *tape,
                                 rp_tensor **roots, int n) {
   for (int32_t i = 0; i < p->set.effectful.n; i++) {
@@ -321,7 +300,7 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
   rp_recorder *recorder = ctx->recorder;
   const rp_place place = recorder->place;
   const size_t size =
-      (size_t)(p->set.targets.n + p->wrt.n + EFFECTS * p->set.effectful.n) *
+      (size_t)(p->set.targets.n + p->wrt.n + EFFECTS * p->set.effectful.n + 1) *
       sizeof(rp_tensor *);
   rp_tensor **roots = rp_alloc(ctx, size);
   if (roots == NULL) return RP_NOMEM;
@@ -330,18 +309,25 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
   int n = 0;
   for (int32_t i = 0; i < p->set.targets.n; i++)
     roots[n++] = p->set.targets.at[i];
-  n = emit_forward_effects(p, &tape, roots, n);
+  const bool guarded = is_guarded(p->request);
+  if (!guarded) n = emit_forward_effects(p, &tape, roots, n);
   recorder->emitting = true;
   recorder->place = (rp_place){0};
   rp_tensor **effects = roots + n;
   rp_status status = tape.status == RP_OK ? emit_action(p, &tape, effects)
                                           : tape.status;
-  recorder->emitting = false;
-  recorder->place = place;
   for (int32_t i = 0; i < p->wrt.n && status == RP_OK; i++)
     if (effects[i]) roots[n++] = effects[i];
+  if (guarded && status == RP_OK) {
+    n = emit_forward_effects(p, &tape, roots, n);
+    roots[n++] = tape.guard; /* the last target: commit reads it */
+    status = tape.status;
+  }
+  recorder->emitting = false;
+  recorder->place = place;
   if (status == RP_OK)
     status = rp_graph_build(graph, ctx, roots, n, &p->set.bindings);
+  graph->effects_last = rp_watches(ctx);
   if (status == RP_OK) {
     status = rp_graph_simplify(graph, ctx);
     if (status != RP_OK) rp_graph_free(graph, ctx);
@@ -395,8 +381,7 @@ rp_plan *rp_plan_prepare(rp_context *ctx, const rp_request *request) {
     if (plan) {
       plan->refs++;
     } else {
-      if (request->action == RP_MINIMIZE) notice_forgotten(&p);
-      if (request->action != RP_RUN) notice_ran_twice(&p);
+      rp_notice_request(ctx, request, &p.walk);
       plan = make_plan(&p);
     }
   }

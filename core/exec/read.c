@@ -34,12 +34,11 @@ rp_status rp_leaf_make(rp_tensor *leaf) {
     if (copy == NULL) return leaf->node->ctx->status;
     value = copy;
   }
-  if (value->storage == NULL) status = run_one(value);
-  /* Two references are ours (value's and the leaf's, or the copy's alone):
-     then the bytes change hands; else somebody may still read them. */
-  const int32_t ours = value == data->recipe ? 2 : 1;
-  if (status == RP_OK && value->storage->refs == 1 &&
-      value->node->refs == ours) {
+  const bool was_held = value->storage != NULL;
+  if (!was_held) status = run_one(value);
+  /* What was held before stays so for whoever holds it; what was made for the
+     leaf becomes the leaf's, and the recipe is a recipe as before. */
+  if (status == RP_OK && !was_held) {
     leaf->storage = value->storage;
     value->storage = NULL;
   } else if (status == RP_OK) {

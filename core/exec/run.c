@@ -11,6 +11,8 @@
 #include "base/context.h"
 #include "exec/arena.h"
 #include "exec/cache.h"
+#include "exec/trace.h"
+#include "exec/watch.h"
 #include "graph/optimizer.h"
 #include "graph/record.h"
 #include "graph/recorder.h"
@@ -21,6 +23,13 @@ struct rp_run_data {
   rp_array *arrays; /* by ref */
   int32_t n;
 };
+
+static void run_data_free(rp_plan *plan) {
+  rp_free(plan->ctx, plan->run->arrays,
+          (size_t)plan->run->n * sizeof *plan->run->arrays);
+  rp_free(plan->ctx, plan->run, sizeof *plan->run);
+  plan->run = NULL;
+}
 
 static rp_status run_data_new(rp_plan *plan) {
   if (plan->run) return RP_OK;
@@ -53,15 +62,8 @@ static rp_status run_data_new(rp_plan *plan) {
     }
   }
   plan->run = run;
+  plan->free_run = run_data_free;
   return RP_OK;
-}
-
-void rp_run_data_free(rp_plan *plan) {
-  if (plan->run == NULL) return;
-  rp_free(plan->ctx, plan->run->arrays,
-          (size_t)plan->run->n * sizeof *plan->run->arrays);
-  rp_free(plan->ctx, plan->run, sizeof *plan->run);
-  plan->run = NULL;
 }
 
 /* ---- one run --------------------------------------------------------------------- */
@@ -71,8 +73,10 @@ typedef struct execution {
   rp_context *ctx;
   rp_binding_set set;
   void **leaf_data;      /* by graph leaf */
+  bool *fresh;           /* by graph leaf: its first bytes came with this run */
   rp_storage **results;  /* by graph target, NULL for leaves */
   int64_t other_bytes;   /* storage that is not this program's */
+  rp_watch watch;        /* plan NULL: nothing is watched */
 } execution;
 
 /* The tensor bound to a leaf; NULL for a constant. */
@@ -88,6 +92,7 @@ static rp_status make_leaves(execution *e) {
   for (int32_t l = 0; l < graph->leaves.n; l++) {
     rp_tensor *root = bound(e, l);
     if (root == NULL || root->node->leaf == NULL || root->storage) continue;
+    e->fresh[l] = root->node->leaf->recipe == NULL;
     const rp_status status = rp_leaf_make(root);
     if (status != RP_OK) return status;
   }
@@ -198,12 +203,15 @@ static void point_arrays(const execution *e) {
   }
 }
 
-static rp_status run_instruction(const execution *e, int32_t i) {
+static rp_status run_instruction(execution *e, int32_t i) {
   const rp_plan *plan = e->plan;
   const rp_instruction *at = &plan->program.instructions.at[i];
   const rp_graph_node *node = &plan->graph.nodes.at[at->node];
   const rp_array *arrays = plan->run->arrays + at->first_ref;
   const int64_t workspace = plan->layout.workspaces[i];
+  const rp_stream stream =
+      node->stream >= 0 ? e->set.bindings.streams.at[node->stream]
+                        : (rp_stream){0};
   const rp_kernel_args args = {
       .in = arrays,
       .out = arrays + node->n_operands,
@@ -216,13 +224,13 @@ static rp_status run_instruction(const execution *e, int32_t i) {
       .workspace =
           workspace >= 0 ? (char *)e->ctx->arena->data + workspace : NULL,
       .state = plan->kernels[at->node].state,
-      .seed = e->ctx->seed,
-      .stream =
-          node->stream >= 0 ? e->set.bindings.streams.at[node->stream] : 0,
+      .seed = stream.seed,
+      .stream = stream.draw,
       .ctx = e->ctx,
   };
   const rp_status status = plan->kernels[at->node].kernel->run(&args);
-  if (status == RP_OK) return RP_OK;
+  if (status == RP_OK)
+    return e->watch.plan ? rp_watch_outputs(&e->watch, i, args.out) : RP_OK;
   const char *scope = rp_scope_text(e->ctx, node->place.scope);
   return *scope ? rp_fail(e->ctx, status, "%s (in %s)", e->ctx->message, scope)
                 : status;
@@ -232,10 +240,22 @@ static bool updates(const rp_request *request) {
   return request->action == RP_MINIMIZE || request->action == RP_STEP;
 }
 
-/* Results become held values, updated leaves get their next version. */
+/* What the guard of a guarded program says: its last target. */
+static bool guard_held(const execution *e) {
+  const int32_t last = e->plan->graph.targets.n - 1;
+  return last < e->set.targets.n || *(const uint8_t *)e->results[last]->data;
+}
+
+static bool is_guarded(const rp_graph_node *node) {
+  return node->op->flags & RP_GUARDABLE && node->n_operands > node->op->inputs;
+}
+
+/* Results become held values, updated leaves get their next version. Forward
+   nodes whose effects a guard stopped have had their turn. */
 static void commit(execution *e, const rp_request *request) {
   const rp_graph *graph = &e->plan->graph;
-  for (int32_t t = 0; t < graph->targets.n; t++) {
+  const bool held = guard_held(e);
+  for (int32_t t = 0; t < e->set.targets.n; t++) {
     rp_tensor *root = e->set.targets.at[t]->root;
     if (e->results[t] == NULL || root->storage) continue;
     root->storage = e->results[t];
@@ -243,6 +263,7 @@ static void commit(execution *e, const rp_request *request) {
   }
   for (int32_t i = 0; i < graph->nodes.n; i++) {
     const rp_graph_node *node = &graph->nodes.at[i];
+    if (!held && is_guarded(node)) continue;
     for (int32_t k = 0; k < node->n_operands && node->op->writes; k++)
       if (node->op->writes >> k & 1u)
         rp_leaf_bump(bound(e, rp_operand_leaf(rp_graph_in(graph, node, k))),
@@ -250,10 +271,21 @@ static void commit(execution *e, const rp_request *request) {
   }
   for (int32_t i = 0; i < e->set.effectful.n; i++)
     e->set.effectful.at[i]->flags |= RP_NODE_EFFECTED;
-  if (updates(request)) rp_optimizer_end_step(request->optimizer);
+  if (updates(request) && held) rp_optimizer_end_step(request->optimizer);
   if (request->action == RP_MINIMIZE)
     for (int32_t i = 0; i < e->set.grads.n; i++)
       rp_tensor_clear_grad(e->set.grads.at[i]);
+}
+
+/* After a failure: leaves without bytes are so again, a gradient that was not
+   there is not. */
+static void undo(const execution *e) {
+  for (int32_t l = 0; e->fresh && l < e->plan->graph.leaves.n; l++) {
+    rp_tensor *root = e->fresh[l] ? bound(e, l) : NULL;
+    if (root == NULL || root->storage == NULL) continue;
+    rp_storage_release(root->storage);
+    root->storage = NULL;
+  }
 }
 
 static double now(void) {
@@ -268,31 +300,43 @@ static rp_status execute(execution *e, const rp_request *request) {
   const int32_t leaves = plan->graph.leaves.n, targets = plan->graph.targets.n;
   e->leaf_data = rp_alloc(ctx, (size_t)leaves * sizeof(void *));
   e->results = rp_alloc(ctx, (size_t)targets * sizeof(rp_storage *));
-  rp_status status = e->leaf_data && e->results ? run_data_new(plan)
-                                                : RP_NOMEM;
+  e->fresh = rp_alloc(ctx, (size_t)leaves);
+  rp_status status = e->leaf_data && e->results && e->fresh
+                         ? run_data_new(plan)
+                         : RP_NOMEM;
   if (status == RP_OK) status = make_leaves(e);
   /* The program's own high-water mark, whatever was reached before. */
   const int64_t peak_before = ctx->accounts.peak[RP_STORAGE];
   ctx->accounts.peak[RP_STORAGE] = ctx->accounts.bytes[RP_STORAGE];
   if (status == RP_OK) status = allocate(e);
   if (status == RP_OK) status = check_indices(e);
+  if (status == RP_OK)
+    status = rp_trace_begin(ctx, plan->program.instructions.n);
+  if (status == RP_OK && rp_watches(ctx))
+    status = rp_watch_open(&e->watch, plan, &e->set.bindings, e->leaf_data);
   if (status == RP_OK) {
     if (updates(request)) rp_optimizer_begin_step(request->optimizer);
     point_arrays(e);
     const double start = now();
     for (int32_t i = 0; i < plan->program.instructions.n && status == RP_OK;
          i++)
-      if (plan->program.instructions.at[i].opcode == RP_OP_RUN)
+      if (plan->program.instructions.at[i].opcode == RP_OP_RUN) {
+        const int64_t start_ns = ctx->trace ? rp_trace_now() : 0;
         status = run_instruction(e, i);
+        if (ctx->trace) rp_trace_note(ctx->trace, i, start_ns);
+      }
     plan->measured_seconds = now() - start;
     plan->measured_peak = ctx->accounts.peak[RP_STORAGE] - e->other_bytes;
   }
   if (ctx->accounts.peak[RP_STORAGE] < peak_before)
     ctx->accounts.peak[RP_STORAGE] = peak_before;
   if (status == RP_OK) commit(e, request);
+  else undo(e);
+  rp_watch_close(&e->watch);
   for (int32_t t = 0; e->results && t < targets; t++)
     if (e->results[t]) rp_storage_release(e->results[t]);
   rp_free(ctx, e->leaf_data, (size_t)leaves * sizeof(void *));
+  rp_free(ctx, e->fresh, (size_t)leaves);
   rp_free(ctx, e->results, (size_t)targets * sizeof(rp_storage *));
   return status;
 }

@@ -160,7 +160,7 @@ static rp_status add_node(builder *b, const rp_node *node) {
   made.n_operands = graph->operands.n - made.first_operand;
   if (place_of(b, node, &made.place) != RP_OK) return RP_NOMEM;
   if (node->op->flags & RP_RANDOM) {
-    made.stream = rp_map_get(&b->streams, node->stream);
+    made.stream = rp_map_get(&b->streams, node->stream.id);
     if (made.stream < 0)
       return rp_fail(ctx, RP_INTERNAL, "a random stream that no request binds "
                      "entered a graph");
@@ -202,7 +202,7 @@ static rp_status build(builder *b, rp_tensor *const *roots, int n_roots,
     if (!rp_map_put(&b->bindings, ctx, rp_address(bindings->tensors.at[i]), i))
       return RP_NOMEM;
   for (int32_t i = 0; i < bindings->streams.n; i++)
-    if (!rp_map_put(&b->streams, ctx, bindings->streams.at[i], i))
+    if (!rp_map_put(&b->streams, ctx, bindings->streams.at[i].id, i))
       return RP_NOMEM;
   graph->n_streams = bindings->streams.n;
   rp_status status = rp_walk_collect(&b->walk, ctx, roots, n_roots,

@@ -62,6 +62,7 @@ typedef struct rp_graph {
   RP_ARRAY(int32_t) targets;       /* operand-style: value or -1 - leaf */
   RP_ARRAY(int32_t) segment_parents; /* of mark i + 1: a mark, 0 none */
   int32_t n_forward, n_streams;
+  bool effects_last; /* leaves are written when all else has run */
 } rp_graph;
 
 static inline const rp_operand *rp_graph_in(const rp_graph *graph,
@@ -80,7 +81,7 @@ static inline int64_t rp_value_bytes(const rp_graph *graph, int32_t value) {
    order that depends on the request's structure alone. */
 typedef struct rp_bindings {
   RP_ARRAY(rp_tensor *) tensors; /* borrowed roots */
-  RP_ARRAY(uint64_t) streams;    /* of the forward nodes, by number */
+  RP_ARRAY(rp_stream) streams;   /* of the forward nodes, by number */
 } rp_bindings;
 
 /* Builds the graph of all nodes that the roots need. roots[i] is a tensor to

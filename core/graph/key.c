@@ -40,7 +40,7 @@ rp_status rp_bindings_add(rp_bindings *bindings, rp_context *ctx,
 
 void rp_bindings_free(rp_bindings *bindings, rp_context *ctx) {
   rp_array_free(ctx, &bindings->tensors, sizeof(rp_tensor *));
-  rp_array_free(ctx, &bindings->streams, sizeof(uint64_t));
+  rp_array_free(ctx, &bindings->streams, sizeof(rp_stream));
 }
 
 typedef struct writer {
@@ -126,11 +126,11 @@ static rp_status write_node(writer *w, rp_node *node) {
   }
   if (node->op->flags & RP_RANDOM) {
     const int32_t before = w->streams.n;
-    const int32_t n = rp_map_number(&w->streams, w->ctx, node->stream);
+    const int32_t n = rp_map_number(&w->streams, w->ctx, node->stream.id);
     if (n < 0) return RP_NOMEM;
     put(w, n);
     if (n == before) {
-      if (!rp_array_room(w->ctx, &w->bindings->streams, sizeof(uint64_t), 1))
+      if (!rp_array_room(w->ctx, &w->bindings->streams, sizeof(rp_stream), 1))
         return RP_NOMEM;
       w->bindings->streams.at[w->bindings->streams.n++] = node->stream;
     }

@@ -57,12 +57,18 @@ enum {
   RP_NODE_EFFECTED = 8  /* its effects (op.effects) have run */
 };
 
+/* What a random node draws: number `draw` after the seed was set to `seed`.
+   Two nodes draw the same where id is the same. */
+typedef struct rp_stream {
+  uint64_t id, seed, draw;
+} rp_stream;
+
 struct rp_node {
   const rp_op *op;
   rp_context *ctx;
   rp_node *prev, *next; /* the context's list, in ordinal order */
   uint64_t ordinal;
-  uint64_t stream;      /* random nodes */
+  rp_stream stream;     /* random nodes */
   uint64_t origin;      /* BACKWARD: ordinal of the node it is a gradient of */
   int32_t refs;
   uint16_t n_inputs, n_outputs, n_ints, n_reals;

@@ -32,7 +32,10 @@ enum {
      that keep what is costly keep its output. */
   RP_COSTLY = 1 << 7,
   /* Dims of the output are part of the attributes, not derived. */
-  RP_LEAF = 1 << 8
+  RP_LEAF = 1 << 8,
+  /* Effects: may have one input more than `inputs`, a bool of rank 0 (the
+     guard): where it is false nothing is written. */
+  RP_GUARDABLE = 1 << 9
 };
 
 typedef struct rp_cost {

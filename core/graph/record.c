@@ -243,10 +243,11 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
                                  rp_tensor *const *inputs, int n_inputs,
                                  const int64_t *ints, int n_ints,
                                  const double *reals, int n_reals,
-                                 const uint64_t *stream) {
+                                 const rp_stream *stream) {
   rp_recorder *r = ctx->recorder;
+  const int most = op->inputs + (op->flags & RP_GUARDABLE ? 1 : 0);
   if (n_inputs < op->inputs ||
-      (n_inputs > op->inputs && !(op->flags & RP_VARIADIC)) ||
+      (n_inputs > most && !(op->flags & RP_VARIADIC)) ||
       (op->outputs < 0 && (n_ints < 1 || ints[0] < 1 ||
                            ints[0] > OUTPUTS_MAX)) ||
       n_inputs > INPUTS_MAX || n_ints > ATTRS_MAX || n_reals > ATTRS_MAX ||
@@ -312,7 +313,10 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
       if (wants_copy(node, i) && copy_input(node, i) != RP_OK) goto fail;
   }
   read_versions(node);
-  if (op->flags & RP_RANDOM) node->stream = stream ? *stream : ++r->stream;
+  if (op->flags & RP_RANDOM)
+    node->stream = stream ? *stream
+                          : (rp_stream){.id = ++r->streams, .seed = ctx->seed,
+                                        .draw = ++r->draws};
   node_link(node);
   pending_notice(r, node);
   return &node->outputs[0];

@@ -10,7 +10,7 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
                                  rp_tensor *const *inputs, int n_inputs,
                                  const int64_t *ints, int n_ints,
                                  const double *reals, int n_reals,
-                                 const uint64_t *stream);
+                                 const rp_stream *stream);
 /* Says RP_STALE: `op` wanted the value of a node that is dead. */
 rp_status rp_stale_fail(const rp_node *node, const char *op);
 

@@ -20,7 +20,8 @@ typedef struct rp_recorder {
   rp_node *first, *last; /* live nodes, by ordinal */
   int64_t nodes;
   int64_t pending_notice; /* nodes at which the next notice is due */
-  uint64_t ordinal, stream, walk;
+  uint64_t ordinal, walk;
+  uint64_t streams, draws; /* given out; draws: since the seed was set */
   RP_ARRAY(rp_scope) scopes;
   int32_t *scope_table; /* open addressing, capacity a power of two */
   int32_t scope_slots;

@@ -33,7 +33,7 @@ static rp_tensor *own(rp_tape *tape, rp_tensor *t) {
 static rp_tensor *emit(rp_tape *tape, const rp_op *op,
                        rp_tensor *const *inputs, int n_inputs,
                        const int64_t *ints, int n_ints, const double *reals,
-                       int n_reals, const uint64_t *stream) {
+                       int n_reals, const rp_stream *stream) {
   if (tape->status != RP_OK) return NULL;
   if (op == NULL) {
     tape->status = rp_fail(tape->ctx, RP_INTERNAL,
@@ -49,12 +49,19 @@ static rp_tensor *emit(rp_tape *tape, const rp_op *op,
 rp_tensor *rp_emit(rp_tape *tape, const rp_op *op, rp_tensor *const *inputs,
                    int n_inputs, const int64_t *ints, int n_ints,
                    const double *reals, int n_reals) {
+  rp_tensor *guarded[16];
+  if (tape->guard && op && op->flags & RP_GUARDABLE && n_inputs < 16) {
+    memcpy(guarded, inputs, (size_t)n_inputs * sizeof *inputs);
+    guarded[n_inputs++] = tape->guard;
+    inputs = guarded;
+  }
   return emit(tape, op, inputs, n_inputs, ints, n_ints, reals, n_reals, NULL);
 }
 
 rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op, rp_tensor *x,
                           const int64_t *ints, int n_ints,
-                          const double *reals, int n_reals, uint64_t stream) {
+                          const double *reals, int n_reals,
+                          rp_stream stream) {
   return emit(tape, op, &x, 1, ints, n_ints, reals, n_reals, &stream);
 }
 

@@ -15,6 +15,7 @@ typedef struct rp_tape {
   RP_ARRAY(rp_tensor *) owned;
   const rp_node *node;   /* whose rule runs */
   uint64_t needs;        /* bit i: input i of node wants a gradient */
+  rp_tensor *guard;      /* emitted effects get it as last input; NULL: none */
 } rp_tape;
 
 void rp_tape_open(rp_tape *tape, rp_context *ctx);
@@ -30,7 +31,8 @@ rp_tensor *rp_emit(rp_tape *tape, const rp_op *op, rp_tensor *const *inputs,
                    const double *reals, int n_reals);
 rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op, rp_tensor *x,
                           const int64_t *ints, int n_ints,
-                          const double *reals, int n_reals, uint64_t stream);
+                          const double *reals, int n_reals,
+                          rp_stream stream);
 /* Another output of t's node, borrowed from the tape like t. */
 rp_tensor *rp_emit_output(rp_tape *tape, rp_tensor *t, int index);
 

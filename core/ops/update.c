@@ -6,8 +6,11 @@
      record names, then the step count, 1 for the first step.
    accumulate(leaf, g)   leaf += g
    assign(leaf, x)       leaf = x; x of any strides
+   running_update(leaf, x) {} {momentum, scale}
+                         leaf = (1 - momentum) leaf + momentum scale x
 
-   No attributes, no outputs, no gradient. */
+   No other attributes, no outputs, no gradient. Each takes a guard as a further
+   input (RP_GUARDABLE). */
 #include "graph/op.h"
 
 static rp_status check_like_leaf(const rp_node *node, int i,
@@ -64,7 +67,8 @@ static const char *const adam_numbers[] = {"lr", "beta1", "beta2", "eps",
 /* g += weight_decay param;  param -= lr g. */
 const rp_op rp_op_sgd = {
     .name = "sgd", .inputs = 3, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE, .writes = 1,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .writes = 1,
     .type = update_type, .cost = update_cost,
     .states = 0, .numbers = sgd_numbers,
 };
@@ -73,7 +77,8 @@ const rp_op rp_op_sgd = {
    step 1;  param -= lr v, or lr (g + momentum v) when nesterov is not 0. */
 const rp_op rp_op_sgd_momentum = {
     .name = "sgd_momentum", .inputs = 4, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE, .writes = 1 | 1 << 2,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .writes = 1 | 1 << 2,
     .type = update_type, .cost = update_cost,
     .states = 1, .numbers = momentum_numbers,
 };
@@ -84,7 +89,8 @@ const rp_op rp_op_sgd_momentum = {
    (Kingma and Ba, "Adam", 2015). */
 const rp_op rp_op_adam = {
     .name = "adam", .inputs = 5, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE, .writes = 1 | 1 << 2 | 1 << 3,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .writes = 1 | 1 << 2 | 1 << 3,
     .type = update_type, .cost = update_cost,
     .states = 2, .numbers = adam_numbers,
 };
@@ -93,12 +99,13 @@ const rp_op rp_op_adam = {
    and Hutter, "Decoupled weight decay regularization", 2019). */
 const rp_op rp_op_adamw = {
     .name = "adamw", .inputs = 5, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE, .writes = 1 | 1 << 2 | 1 << 3,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .writes = 1 | 1 << 2 | 1 << 3,
     .type = update_type, .cost = update_cost,
     .states = 2, .numbers = adam_numbers,
 };
 
-/* ---- accumulate, assign --------------------------------------------------------- */
+/* ---- accumulate, assign, running_update --------------------------------------------------------- */
 
 static rp_status write_type(const rp_node *node, rp_type *out) {
   (void)out;
@@ -107,7 +114,8 @@ static rp_status write_type(const rp_node *node, rp_type *out) {
 
 const rp_op rp_op_accumulate = {
     .name = "accumulate", .inputs = 2, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE, .writes = 1,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .writes = 1,
     .type = write_type, .cost = update_cost,
 };
 
@@ -119,6 +127,14 @@ static bool assign_accepts(const rp_node *node, int input) {
 
 const rp_op rp_op_assign = {
     .name = "assign", .inputs = 2, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_STRIDED, .writes = 1,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_STRIDED | RP_GUARDABLE,
+    .writes = 1,
     .type = write_type, .accepts = assign_accepts, .cost = update_cost,
+};
+
+const rp_op rp_op_running_update = {
+    .name = "running_update", .inputs = 2, .outputs = 0,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .writes = 1,
+    .type = write_type, .cost = update_cost,
 };

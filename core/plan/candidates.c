@@ -128,9 +128,40 @@ static rp_status offer_layers(const rp_search *search) {
   return status;
 }
 
+/* Pieces of about equal saved bytes, as Chen et al. (2016) cut: every piece a
+   segment, or all but the last, with which backward begins. */
+static rp_status offer_pieces(const rp_search *search) {
+  const rp_stretches *all = &search->stretches;
+  double total = 0;
+  for (int32_t i = 0; i < all->n; i++)
+    total += (double)all->at[i].options[0].kept_bytes;
+  rp_status status = RP_OK;
+  for (int32_t pieces = 2; pieces <= all->n && status == RP_OK;
+       pieces += 1 + pieces / 8)
+    for (int whole = 0; whole < 2 && status == RP_OK; whole++) {
+      rp_candidate c = {0};
+      int32_t first = 0;
+      double sum = 0;
+      for (int32_t i = 0; i < all->n && status == RP_OK; i++) {
+        sum += (double)all->at[i].options[0].kept_bytes;
+        const bool ends = i == all->n - 1;
+        if (!ends && sum < total / pieces) continue;
+        if (!ends || whole)
+          status = rp_candidate_add(&c, search->plan->ctx,
+                                    all->at[first].first, all->at[i].last, -1,
+                                    NULL, 0);
+        first = i + 1;
+        sum = 0;
+      }
+      status = rp_front_offer(search, &c, status);
+    }
+  return status;
+}
+
 rp_status rp_front_offer_plain(const rp_search *search, int64_t most_bytes) {
   rp_status status = offer_layers(search);
   if (status == RP_OK) status = offer_options(search);
+  if (status == RP_OK) status = offer_pieces(search);
   if (status == RP_OK) status = offer_table(search, most_bytes);
   return status;
 }

@@ -4,18 +4,16 @@
 #include "base/context.h"
 #include "plan/plan.h"
 
-/* Which part of the breakdown an instance that is alive at `at` belongs to. */
+/* Which part of the breakdown a live instance belongs to. */
 static int64_t *part_of(const rp_plan *plan, const rp_instance *instance,
-                        int32_t at, rp_plan_info *out) {
+                        rp_plan_info *out) {
   const rp_graph *graph = &plan->graph;
   const int32_t node = graph->values.at[instance->value].node;
   if (node >= graph->n_forward) return &out->gradient_bytes;
   if (instance->replay) return &out->recomputed_bytes;
   const int32_t reader =
       plan->program.instructions.at[instance->last_read].node;
-  return reader >= graph->n_forward && instance->last_read > at
-             ? &out->kept_bytes
-             : &out->other_bytes;
+  return reader >= graph->n_forward ? &out->kept_bytes : &out->other_bytes;
 }
 
 static void describe_peak(const rp_plan *plan, rp_plan_info *out) {
@@ -28,7 +26,7 @@ static void describe_peak(const rp_plan *plan, rp_plan_info *out) {
       continue;
     /* Bytes taken over at this very instruction are counted once. */
     if (instance->shares >= 0 && instance->born == at) continue;
-    *part_of(plan, instance, at, out) +=
+    *part_of(plan, instance, out) +=
         rp_value_bytes(&plan->graph, instance->value);
   }
   if (p->instructions.n > 0 && plan->layout.workspaces[at] >= 0)
@@ -64,7 +62,7 @@ void rp_plan_describe(const rp_plan *plan, rp_plan_info *out) {
     const rp_instruction *run = &p->instructions.at[i];
     if (run->opcode != RP_OP_RUN) continue;
     const rp_graph_node *node = &graph->nodes.at[run->node];
-    const double seconds = rp_node_seconds(node, &rp_cpu);
+    const double seconds = rp_node_seconds(node, plan->backend);
     out->step_flops += node->flops;
     out->step_seconds += seconds;
     if (run->replay) {

@@ -175,7 +175,7 @@ static rp_status ensure_front(rp_plan *plan) {
   if (plan->front) return RP_OK;
   rp_front *front = rp_alloc(plan->ctx, sizeof *front);
   if (front == NULL) return RP_NOMEM;
-  const rp_status status = rp_front_make(front, plan, &rp_cpu);
+  const rp_status status = rp_front_make(front, plan, plan->backend);
   if (status == RP_OK) plan->front = front;
   else rp_free(plan->ctx, front, sizeof *front);
   return status;

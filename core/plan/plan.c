@@ -32,8 +32,8 @@ static void describe_arrays(const rp_graph *graph, const rp_graph_node *node,
   }
 }
 
-static rp_status prepare_kernel(rp_plan *plan, int32_t index,
-                                const rp_backend *backend) {
+static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
+  const rp_backend *backend = plan->backend;
   const rp_graph_node *node = &plan->graph.nodes.at[index];
   rp_context *ctx = plan->ctx;
   const int32_t n_arrays = node->n_operands + node->n_values;
@@ -70,6 +70,7 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   }
   plan->ctx = ctx;
   plan->refs = 1;
+  plan->backend = backend;
   plan->graph = *graph;
   plan->key = *key;
   plan->n_kernels = graph->nodes.n;
@@ -78,7 +79,7 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   plan->workspace_bytes = rp_alloc(ctx, n * sizeof(int64_t));
   rp_status status = plan->kernels && plan->workspace_bytes ? RP_OK : RP_NOMEM;
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
-    status = prepare_kernel(plan, i, backend);
+    status = prepare_kernel(plan, i);
   if (status == RP_OK) return plan;
   rp_plan_release(plan);
   return NULL;
@@ -93,7 +94,7 @@ void rp_plan_release(rp_plan *plan) {
   const size_t n = (size_t)plan->n_kernels;
   rp_free(ctx, plan->kernels, n * sizeof *plan->kernels);
   rp_free(ctx, plan->workspace_bytes, n * sizeof(int64_t));
-  rp_run_data_free(plan);
+  if (plan->run) plan->free_run(plan);
   rp_plan_front_free(plan);
   rp_view_free(plan);
   rp_layout_free(&plan->layout, ctx);

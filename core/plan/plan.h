@@ -62,8 +62,8 @@ typedef struct rp_program {
 } rp_program;
 
 /* The program of a tree: restores on demand, effects as early as everything
-   that reads their leaves' older version allows, each FREE right after the
-   last read. */
+   that reads their leaves' older version allows (or last, where the graph says
+   so), each FREE right after the last read. */
 rp_status rp_schedule_tree(rp_program *program, rp_context *ctx,
                            const rp_graph *graph, const rp_tree *tree);
 /* The program of an explicit list (see rp_plan_set_program). */
@@ -132,7 +132,10 @@ struct rp_plan {
   int32_t n_kernels;
   struct rp_view_data *view; /* plan/view.c, made when asked for */
   struct rp_front *front;    /* plan/front.c, made when asked for */
-  struct rp_run_data *run;   /* exec/run.c, made by the first run */
+  const rp_backend *backend;
+  /* What exec keeps with the plan (exec/run.c); freed by free_run. */
+  struct rp_run_data *run;
+  void (*free_run)(rp_plan *plan);
   int64_t measured_peak;
   double measured_seconds;
 };
@@ -143,7 +146,6 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
                      const rp_backend *backend);
 void rp_view_free(rp_plan *plan);
 void rp_plan_front_free(rp_plan *plan);
-void rp_run_data_free(rp_plan *plan);
 
 /* Seconds of a node by the backend's rates. */
 double rp_node_seconds(const rp_graph_node *node, const rp_backend *backend);

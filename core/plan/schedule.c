@@ -223,9 +223,22 @@ static rp_status place_effects(scheduler *s) {
   }
   if (status == RP_OK) {
     memset(first, 0xff, (size_t)(n_runs + 1) * sizeof(int32_t));
+    for (int32_t e = 0; e < n_nodes; e++) {
+      const rp_graph_node *node = &graph->nodes.at[e];
+      if (!(node->op->flags & RP_EFFECT)) continue;
+      const int32_t at = graph->effects_last
+                             ? n_runs - 1
+                             : effect_position(graph, e, made_at, read_at);
+      next[e] = 1 + at;
+      /* Effects on one leaf run in their order. */
+      for (int32_t k = 0; k < node->n_operands; k++) {
+        const int32_t leaf = rp_operand_leaf(rp_graph_in(graph, node, k));
+        if (leaf >= 0 && node->op->writes >> k & 1u) read_at[leaf] = at;
+      }
+    }
     for (int32_t e = n_nodes - 1; e >= 0; e--) {
       if (!(graph->nodes.at[e].op->flags & RP_EFFECT)) continue;
-      const int32_t at = 1 + effect_position(graph, e, made_at, read_at);
+      const int32_t at = next[e];
       next[e] = first[at];
       first[at] = e;
     }

@@ -19,7 +19,7 @@ typedef struct proof {
   uint8_t *states;
   RP_ARRAY(int32_t) live;
   int32_t *effect_runs;  /* by node */
-  bool *leaf_written;
+  int32_t *leaf_writer;  /* by leaf: the effect, or -1 */
   int32_t at;
 } proof;
 
@@ -71,8 +71,12 @@ static rp_status check_inputs(const proof *p, const rp_instruction *run) {
     const rp_operand *in = rp_graph_in(p->graph, node, k);
     if (in->value < 0) {
       if (ref != in->value) return reject(p, "it reads another leaf", -1);
-      /* Every recipe here recorded the version from before the program. */
-      if (p->leaf_written[rp_operand_leaf(in)])
+      /* Every recipe here recorded the version from before the program; only
+         forward effects (running statistics) follow each other. */
+      const int32_t writer = p->leaf_writer[rp_operand_leaf(in)];
+      const bool follows = node->op->writes >> k & 1u && writer < run->node &&
+                           run->node < p->graph->n_forward;
+      if (writer >= 0 && !follows)
         return reject(p, effect ? "it updates a leaf that is already updated"
                                 : "it reads a leaf that is already updated",
                       -1);
@@ -152,7 +156,7 @@ static rp_status do_run(proof *p, const rp_instruction *run) {
     if (node->op->writes >> k & 1u) {
       const int32_t leaf = rp_operand_leaf(rp_graph_in(p->graph, node, k));
       if (leaf < 0) return reject(p, "it updates what is no leaf", -1);
-      p->leaf_written[leaf] = true;
+      p->leaf_writer[leaf] = run->node;
     }
   return RP_OK;
 }
@@ -198,11 +202,14 @@ rp_status rp_verify(rp_context *ctx, const rp_graph *graph,
              .workspace_bytes = workspace_bytes};
   const size_t instances = (size_t)program->instances.n;
   const size_t runs = (size_t)graph->nodes.n * sizeof(int32_t);
+  const size_t leaves = (size_t)graph->leaves.n * sizeof(int32_t);
   p.states = rp_alloc(ctx, instances);
   p.effect_runs = rp_alloc(ctx, runs);
-  p.leaf_written = rp_alloc(ctx, (size_t)graph->leaves.n);
+  p.leaf_writer = rp_alloc(ctx, leaves);
   rp_status status =
-      p.states && p.effect_runs && p.leaf_written ? RP_OK : RP_NOMEM;
+      p.states && p.effect_runs && p.leaf_writer ? RP_OK : RP_NOMEM;
+  for (int32_t l = 0; l < graph->leaves.n && status == RP_OK; l++)
+    p.leaf_writer[l] = -1;
   for (; p.at < program->instructions.n && status == RP_OK; p.at++) {
     const rp_instruction *at = &program->instructions.at[p.at];
     if (at->opcode == RP_OP_FREE)
@@ -216,7 +223,7 @@ rp_status rp_verify(rp_context *ctx, const rp_graph *graph,
   if (status == RP_OK) status = check_end(&p);
   rp_free(ctx, p.states, instances);
   rp_free(ctx, p.effect_runs, runs);
-  rp_free(ctx, p.leaf_written, (size_t)graph->leaves.n);
+  rp_free(ctx, p.leaf_writer, leaves);
   rp_array_free(ctx, &p.live, sizeof(int32_t));
   return status;
 }

@@ -2,7 +2,9 @@
 -- what, and defaults. Nothing here needs the core.
 
 local argparse = require 'argparse'
+local edit_distance = require 'reprise.edit_distance'
 local presets = require 'reprise.presets'
+local units = require 'reprise.report.units'
 
 local cli = {}
 
@@ -22,28 +24,12 @@ local function real(fits, wants)
   end
 end
 
--- Edits (insertions, deletions, replacements) between two words.
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local change = a:byte(i) == b:byte(j) and 0 or 1
-      diagonal, row[j] = row[j],
-        math.min(row[j] + 1, row[j - 1] + 1, diagonal + change)
-    end
-  end
-  return row[#b]
-end
-
 local function one_of(names)
   return function(text)
     local nearest, least = nil, math.floor(#text / 2) + 1
     for _, name in ipairs(names) do
       if name == text then return text end
-      local d = distance(text, name)
+      local d = edit_distance(text, name)
       if d < least then nearest, least = name, d end
     end
     return nil, ('is not one of %s%s'):format(table.concat(names, ', '),
@@ -55,31 +41,46 @@ local function any(text)
   return text ~= '' and text or nil, 'is empty'
 end
 
+-- WHAT, or WHAT=SIZE.
+local function size_to_fit(text)
+  local what = text:match '^[^=]*'
+  local ok, problem = one_of {'batch', 'seq', 'layers'}(what)
+  if not ok then return nil, problem end
+  local limit = text:match '=(.*)$'
+  if limit and not units.parse_bytes(limit) then
+    return nil, ('%s is no size: 16GiB, 300MiB, ...'):format(limit)
+  end
+  return {what = what, limit = limit}
+end
+
 local positive = real(function(x) return x > 0 and x < math.huge end,
   'a number above 0')
 
--- name, argument, what it takes, help; `gpt` options do not go with mlp.
+-- name, argument, what it takes, help; `models`: those that it goes with.
 local groups = {
   {'Model', {
-    {'model', '<name>', one_of {'gpt', 'mlp'},
-     'gpt, GPT-2\'s architecture (default), or mlp, on Fashion-MNIST'},
+    {'model', '<name>', one_of {'gpt', 'mlp', 'resnet'},
+     'gpt, GPT-2\'s architecture (default), mlp or resnet, on Fashion-MNIST'},
     {'preset', '<name>', one_of(presets.gpt_names), 'sizes of the gpt: '
-       .. table.concat(presets.gpt_names, ', ') .. ' (default: demo)', gpt = 1},
-    {'layers', '<n>', whole(1), 'blocks of the gpt, hidden layers of the mlp'},
+       .. table.concat(presets.gpt_names, ', ') .. ' (default: demo)',
+     models = 'gpt'},
+    {'layers', '<n>', whole(1), 'blocks of the gpt or resnet, hidden layers of '
+       .. 'the mlp'},
     {'heads', '<n>', whole(1), 'attention heads; they divide the width',
-     gpt = 1},
-    {'width', '<n>', whole(1), 'features of a layer'},
+     models = 'gpt'},
+    {'width', '<n>', whole(1), 'features of a layer, or channels of the first'},
     {'dropout', '<p>', real(function(p) return p >= 0 and p < 1 end,
-       'a probability, 0 or more and below 1'), 'share of values dropped'},
+       'a probability, 0 or more and below 1'), 'share of values dropped',
+     models = 'gpt or mlp'},
     {'dtype', '<name>', one_of {'f32', 'f64'}, 'f32 (default) or f64'},
     {'device', '<name>', one_of {'cpu'}, 'cpu'},
   }},
   {'Data', {
     {'data', '<path>', any, 'a text for gpt (default: the built-in stories), '
-       .. 'a folder of IDX files for mlp (default: Debian\'s '
+       .. 'a folder of IDX files for images (default: Debian\'s '
        .. 'dataset-fashion-mnist)'},
     {'batch', '<n>', whole(1), 'sequences or images a step'},
-    {'seq', '<n>', whole(1), 'tokens a sequence', gpt = 1},
+    {'seq', '<n>', whole(1), 'tokens a sequence', models = 'gpt'},
   }},
   {'Training', {
     {'steps', '<n>', whole(1), 'optimizer steps'},
@@ -87,15 +88,28 @@ local groups = {
     {'accumulate', '<k>', whole(1), 'batches whose gradients make one step'},
     {'clip', '<x>', positive, 'limit of the gradients\' global norm'},
     {'eval-every', '<n>', whole(1), 'steps between two held-out losses'},
+    {'detect-anomaly', nil, nil, 'stop at the first NaN or infinity and say '
+       .. 'where it was made'},
     {'seed', '<n>', whole(0), 'of weights, dropout and batches (default: 1)'},
   }},
   {'Checkpointing', {
     {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
+    {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
+  }},
+  {'To look at, without training', {
     {'plan', nil, nil, 'print the memory plan and stop: nothing is allocated'},
     {'json', nil, nil, 'with --plan: as one JSON object'},
+    {'picture', '<file>', any, 'with --plan: memory over the program, as SVG'},
+    {'curve', '<file>', any, 'least time against budget: a table, and an SVG'},
+    {'fit', '<what>', size_to_fit, 'largest batch, seq or layers that fits '
+       .. '--ckpt budget=SIZE, or batch=SIZE under any --ckpt'},
+    {'compare', '<specs>', any, 'strategies side by side, predicted and '
+       .. 'measured in a process each: none,every=2,budget=40%'},
   }},
   {'Output', {
     {'log', '<file>', any, 'one JSON object a step, one a line'},
+    {'trace', '<file>', any, 'the first 5 steps in the Chrome trace format: '
+       .. 'what ran when, at how many live bytes'},
   }},
 }
 
@@ -104,6 +118,7 @@ Examples:
    luajit train.lua --ckpt every=2
    luajit train.lua --preset gpt-10m --data shakespeare.txt --ckpt sqrt
    luajit train.lua --preset gpt2-1558m --batch 1 --ckpt every=1 --plan
+   luajit train.lua --preset gpt-10m --ckpt budget=40% --plan --picture plan.svg
    luajit train.lua --model mlp --ckpt uniform=2 --log run.jsonl]]
 
 -- `strategies` is reprise.ckpt's list of {name, usage, help}.
@@ -199,23 +214,54 @@ local function resolve_alias(options, given)
   return true
 end
 
+-- Options that look at the job and stop.
+local stopping = {'compare', 'curve', 'fit', 'plan'}
+
 local function contradiction(options)
-  if options.model == 'mlp' then
-    for _, group in ipairs(groups) do
-      for _, o in ipairs(group[2]) do
-        if o.gpt and options[o[1]] then
-          return ('--%s goes with --model gpt, not with --model mlp')
-            :format(o[1])
-        end
+  local model = options.model or 'gpt'
+  for _, group in ipairs(groups) do
+    for _, o in ipairs(group[2]) do
+      if o.models and options[o[1]] and not o.models:find(model, 1, true) then
+        return ('--%s goes with --model %s, not with --model %s'):format(o[1],
+          o.models, model)
       end
     end
   end
   if options.json and not options.plan then
     return '--json goes with --plan; --log FILE writes the steps as JSON'
   end
-  if options.log and options.plan then
-    return '--plan stops before the first step, so --log has nothing to write'
+  if options.picture and not options.plan then
+    return '--picture goes with --plan'
   end
+  for _, name in ipairs(stopping) do
+    for _, output in ipairs {'log', 'trace'} do
+      if options[name] and options[output] then
+        return ('--%s stops before the first step, so --%s has nothing to write')
+          :format(name, output)
+      end
+    end
+    for _, other in ipairs(stopping) do
+      if options[name] and options[other] and name < other then
+        return ('--%s and --%s: one at a time'):format(name, other)
+      end
+    end
+  end
+end
+
+-- What --fit measures against: its own size, or the budget's.
+local function fit_problem(options)
+  local fit = options.fit
+  if not fit then return nil end
+  if fit.what == 'seq' and options.model == 'mlp' then
+    return '--fit seq goes with --model gpt, not with --model mlp'
+  end
+  if fit.limit then return nil end
+  local budget = (options.ckpt or ''):match '^budget=(.*)$'
+  if not budget or not units.parse_bytes(budget) then
+    return ('--fit %s needs a size to fit into: --ckpt budget=16GiB, or --fit '
+      .. '%s=16GiB with any --ckpt'):format(fit.what, fit.what)
+  end
+  fit.limit, fit.any = budget, true
 end
 
 local function add_defaults(options)
@@ -225,7 +271,7 @@ local function add_defaults(options)
     options.preset = options.preset or 'demo'
     preset = presets.gpt[options.preset]
   else
-    preset = presets.mlp
+    preset = presets[options.model]
   end
   for key, value in pairs(preset) do
     if options[key] == nil then options[key] = value end
@@ -240,7 +286,7 @@ local function add_defaults(options)
 end
 
 ---@class reprise.TrainOptions
----@field model 'gpt'|'mlp'
+---@field model 'gpt'|'mlp'|'resnet'
 ---@field preset? string
 ---@field ckpt string
 ---@field layers integer
@@ -249,7 +295,7 @@ end
 ---@field seq? integer
 ---@field vocabulary? integer
 ---@field batch integer
----@field dropout number
+---@field dropout? number
 ---@field steps integer
 ---@field lr number
 ---@field accumulate integer
@@ -262,6 +308,13 @@ end
 ---@field log? string
 ---@field plan? boolean
 ---@field json? boolean
+---@field picture? string
+---@field curve? string
+---@field compare? string
+---@field fit? {what: string, limit: string, any: boolean?}
+---@field trace? string
+---@field detect_anomaly? boolean
+---@field verify_replay? boolean
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]
@@ -281,12 +334,16 @@ function cli.parse(arguments, program, strategies)
   if not options then return nil, problem end
   ok, problem = resolve_alias(options, raw.gradient_checkpointing)
   if not ok then return nil, problem end
-  problem = contradiction(options)
+  problem = contradiction(options) or fit_problem(options)
   if problem then return nil, problem end
   add_defaults(options)
   if options.model == 'gpt' and options.width % options.heads ~= 0 then
     return nil, ('--heads %d does not divide --width %d'):format(
       options.heads, options.width)
+  end
+  if options.model == 'resnet' and options.layers % 4 ~= 0 then
+    return nil, ('--layers %d: a resnet has four stages of as many blocks each')
+      :format(options.layers)
   end
   return options
 end

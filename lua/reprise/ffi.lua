@@ -29,6 +29,15 @@ local function find_library()
     ' and no reprise.libreprise on package.cpath; run "make" in the checkout', 0)
 end
 
+-- OpenMP's threads wait for each other by spinning, by default for
+-- milliseconds; on a machine with other work that wait is spent in place of
+-- the thread waited for. Short spins cost nothing when it is quiet. Read by
+-- libgomp when it is loaded; what the user set stands.
+if not os.getenv 'OMP_WAIT_POLICY' then
+  ffi.cdef 'int setenv(const char *, const char *, int);'
+  ffi.C.setenv('GOMP_SPINCOUNT', '2000', 0)
+end
+
 local path = find_library()
 local C = ffi.load(path)
 

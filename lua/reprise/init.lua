@@ -5,7 +5,9 @@
 local binding = require 'reprise.ffi'
 local arguments = require 'reprise.ops.arguments'
 local ckpt = require 'reprise.ckpt'
+local compare = require 'reprise.compare'
 local failure = require 'reprise.failure'
+local fit = require 'reprise.fit'
 local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
 local ops = require 'reprise.ops'
@@ -14,8 +16,11 @@ local run = require 'reprise.run'
 local safetensors = require 'reprise.io.safetensors'
 local scope = require 'reprise.scope'
 local tensor = require 'reprise.tensor'
+local trace = require 'reprise.trace'
 local values = require 'reprise.values'
+local watch = require 'reprise.watch'
 require 'reprise.print'
+require 'reprise.inspect'
 
 local C, ctx = binding.C, binding.ctx
 
@@ -31,7 +36,10 @@ rp.get_default_dtype = arguments.get_default_dtype
 
 rp.run = run.run
 rp.last_plan = run.last_plan
+rp.trace = trace
 rp.ckpt = ckpt
+rp.compare = compare.of
+rp.fit = fit
 
 rp.grad = grad.grad
 rp.value_and_grad = grad.value_and_grad
@@ -48,6 +56,9 @@ rp.memory = memory.memory
 rp.max_memory_allocated = memory.max_memory_allocated
 rp.reset_peak_memory_stats = memory.reset_peak_memory_stats
 
+rp.detect_anomaly = watch.detect_anomaly
+rp.verify_replay = watch.verify_replay
+
 rp.save = safetensors.save
 rp.load = safetensors.load
 
@@ -56,7 +67,7 @@ rp.keep = tensor.methods.keep
 --- Makes t's value readable after the step: rp.tap(t, name).
 rp.tap = tensor.methods.tap
 
---- Seeds all random numbers drawn from here on.
+--- Seeds all random numbers that are recorded from here on.
 ---@param seed integer  0..2^53
 function rp.manual_seed(seed)
   if type(seed) ~= 'number' or seed ~= math.floor(seed) or seed < 0 or seed > 2^53 then
@@ -79,5 +90,6 @@ end
 rp.nn = require 'reprise.nn'
 rp.optim = require 'reprise.optim'
 rp.data = require 'reprise.data'
+rp.measure_memory_savings = require 'reprise.savings'
 
 return rp

@@ -3,6 +3,7 @@
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
 local failure = require 'reprise.failure'
+local front_of = require 'reprise.front'
 local graph_of = require 'reprise.graph'
 local report = require 'reprise.report.plan'
 local summary = require 'reprise.report.summary'
@@ -127,6 +128,15 @@ function Plan:instances()
     }
   end
   return list
+end
+
+--- The time-memory front of the same step, least memory first: the least
+-- budget is front()[1].peak_bytes.
+---@return reprise.FrontPoint[]
+function Plan:front()
+  local ok, points = pcall(front_of, self.ptr)
+  if not ok then failure.raise('[plan] %s', tostring(points)) end
+  return points
 end
 
 --- The high-water mark that the last run measured; equals peak_bytes.

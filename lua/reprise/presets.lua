@@ -34,4 +34,7 @@ presets.gpt_names = {'demo', 'gpt-10m', 'gpt2-124m', 'gpt2-355m', 'gpt2-774m',
 presets.mlp = {layers = 4, width = 512, batch = 128, dropout = 0.1,
                steps = 1000, lr = 1e-3}
 
+-- ResNet-18.
+presets.resnet = {layers = 8, width = 64, batch = 32, steps = 300, lr = 1e-3}
+
 return presets

@@ -19,6 +19,7 @@ local pointer = tensor.pointer
 local run = {}
 
 local known = {ckpt = true, also = true, wrt = true, inputs = true}
+local known_of_step = {ckpt = true, also = true, if_finite = true}
 
 local function array_of(list, where)
   local array = ffi.new('rp_tensor *[?]', math.max(#list, 1))
@@ -63,6 +64,8 @@ local function apply(plan, strategy)
 end
 
 local function tell_useless(plan, strategy, graph)
+  -- The front's segments have been judged by their exact peaks already.
+  if strategy.name == 'budget' then return end
   local list = plans.new(plan, strategy.text):segments()
   local text = segments.useless(graph, list, strategy.chooses)
   if text then failure.notice_once('under ' .. strategy.text .. ', ' .. text) end
@@ -89,12 +92,13 @@ end
 --- Plans a request: found again by its key, or made.
 ---@param action any      RP_RUN, RP_BACKWARD, RP_MINIMIZE or RP_STEP
 ---@param loss reprise.Tensor?
----@param options table?  ckpt, also, wrt
+---@param options table?  ckpt, also, wrt; of a step if_finite in place of wrt
 ---@param optimizer any?  the C optimizer
 ---@param where string    the function's name, for messages
 ---@return reprise.Prepared
 function run.prepare(action, loss, options, optimizer, where)
-  options = arguments.options(options, known, where)
+  options = arguments.options(options,
+    action == C.RP_MINIMIZE and known_of_step or known, where)
   local strategy = ckpt.resolve(options.ckpt)
   local request = ffi.new 'rp_request'
   local also = listed(options.also, where)
@@ -112,7 +116,7 @@ function run.prepare(action, loss, options, optimizer, where)
     prepared.wrt = array_of(prepared.leaves, where)
     request.wrt, request.n_wrt = prepared.wrt, #prepared.leaves
   end
-  request.optimizer = optimizer
+  request.optimizer, request.if_finite = optimizer, options.if_finite and true or false
   request.strategy = strategy.identity
   collect()
   local plan = C.rp_plan_prepare(ctx, request)
@@ -134,6 +138,7 @@ function run.execute(prepared)
   local status = C.rp_plan_run(prepared.plan, prepared.request)
   failure.drain()
   failure.check(status)
+  if run.on_executed then run.on_executed(last) end
 end
 
 --- The Lua plan of what was prepared; nothing has run.
@@ -146,7 +151,14 @@ end
 --- The plan of what ran last, or nil.
 ---@return reprise.Plan?
 function run.last_plan()
-  return last and plans.new(last.plan, last.text)
+  return last and run.plan_of(last)
+end
+
+--- The Lua plan of what `on_executed`, a function to be set, is called with
+-- after each program.
+---@return reprise.Plan
+function run.plan_of(executed)
+  return plans.new(executed.plan, executed.text)
 end
 
 --- Runs the tensors in one program; afterwards all are held.

@@ -56,6 +56,10 @@ local function siblings(list, outer_first, outer_last, path, n)
       error(('%s is %s, not a segment {first, last}, layer, block or node')
         :format(what, described(entry)), 0)
     end
+    if #entry > 2 then
+      error(('%s lists %d positions; a segment is a stretch of consecutive nodes, ' ..
+        '{first, last}'):format(what, #entry), 0)
+    end
     -- {3, 7} for {first = 3, last = 7}
     local first = position(entry.first or entry[1], what .. '.first', n)
     local last = position(entry.last or entry[2], what .. '.last', n)

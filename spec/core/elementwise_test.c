@@ -1,7 +1,7 @@
 /* Elementwise kernels: values against libm in f64, and for every op of the
    registry the property that layout, threads and lying in place change no
    bit. */
-#include "kernel_run.h"
+#include "blocks.h"
 
 #include <math.h>
 #include <omp.h>

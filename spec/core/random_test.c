@@ -1,6 +1,6 @@
 /* Random numbers: Philox's published answers, which word makes which element,
    distributions, and dropout's mask in forward and backward. */
-#include "kernel_run.h"
+#include "blocks.h"
 
 #include <math.h>
 #include <omp.h>

@@ -695,10 +695,171 @@ def matmul_cases():
         case("linear", [x, w], F.linear, "%s" % (shape,))
 
 
+def conv_cases():
+    grad = torch.nn.grad
+    shapes = [
+        # name, x, w, stride, padding, dilation, groups
+        ("plain", (2, 3, 5, 6), (4, 3, 3, 3), (1, 1), (0, 0), (1, 1), 1),
+        ("padded", (1, 3, 5, 6), (4, 3, 3, 2), (1, 1), (1, 2), (1, 1), 1),
+        ("strided", (2, 2, 7, 8), (3, 2, 3, 3), (2, 3), (1, 1), (1, 1), 1),
+        ("dilated", (2, 2, 8, 7), (3, 2, 3, 2), (1, 2), (2, 1), (2, 3), 1),
+        ("groups", (2, 6, 5, 4), (4, 3, 3, 3), (1, 1), (1, 1), (1, 1), 2),
+        ("depthwise", (3, 17, 4, 4), (17, 1, 3, 3), (2, 2), (1, 1), (1, 1),
+         17),
+        ("pointwise", (2, 5, 3, 3), (18, 5, 1, 1), (1, 1), (0, 0), (1, 1), 1),
+        ("one channel", (2, 1, 6, 6), (17, 1, 5, 5), (1, 1), (2, 2), (1, 1),
+         1),
+        ("rows left over", (1, 2, 8, 9), (2, 2, 3, 3), (3, 3), (0, 0),
+         (1, 1), 1),
+    ]
+    for k, (name, x, w, stride, pad, dilation, groups) in enumerate(shapes):
+        options = dict(stride=stride, padding=pad, dilation=dilation,
+                       groups=groups)
+        ints = (*stride, *pad, *dilation, groups)
+        xs, ws = real(*x, seed=1200 + k), real(*w, seed=1220 + k)
+        bias = real(w[0], seed=1240 + k)
+        case("conv2d", [xs, ws, bias],
+             lambda x, w, b, o=options: F.conv2d(x, w, b, **o), name,
+             ints=ints)
+        if name in ("plain", "groups"):
+            case("conv2d", [xs, ws],
+                 lambda x, w, o=options: F.conv2d(x, w, **o),
+                 name + ", no bias", ints=ints)
+        y = F.conv2d(build(xs, "f64"), build(ws, "f64"), **options).shape
+        dy = real(*y, seed=1260 + k)
+        case("conv2d_grad_input", [dy, ws],
+             lambda dy, w, o=options, x=x: grad.conv2d_input(
+                 x, w, dy, **o), name, ints=(*ints, *x[2:]))
+        case("conv2d_grad_weight", [dy, xs],
+             lambda dy, x, o=options, w=w: grad.conv2d_weight(
+                 x, w, dy, **o), name, ints=(*ints, *w[2:]))
+
+
+def pool_cases():
+    def back(f, x_shape):
+        """dx of the linear f, for dy."""
+        def gradient(dy, x=None):
+            with torch.enable_grad():
+                at = (torch.zeros(x_shape, dtype=torch.float64) if x is None
+                      else x.detach().clone()).requires_grad_()
+                return torch.autograd.grad(f(at), at, dy,
+                                           create_graph=True)[0]
+        return gradient
+    shape = (1, 2, 7, 8)
+    windows = [
+        # name, kernel, stride, padding, dilation, ceiling
+        ("plain", (2, 2), (2, 2), (0, 0), (1, 1), 0),
+        ("overlapping", (3, 2), (1, 2), (1, 1), (1, 1), 0),
+        ("dilated", (2, 3), (1, 1), (1, 0), (2, 3), 0),
+        ("ceiling", (3, 3), (2, 2), (1, 1), (1, 1), 1),
+        ("hanging over", (2, 2), (3, 5), (0, 1), (1, 1), 1),
+    ]
+    for k, (name, size, stride, pad, dilation, ceiling) in enumerate(windows):
+        ints = (*size, *stride, *pad, *dilation, ceiling)
+        f = lambda x, s=size, t=stride, p=pad, d=dilation, c=ceiling: (  # noqa: E731,E501
+            F.max_pool2d(x, s, t, p, d, ceil_mode=bool(c)))
+        x = real(*shape, seed=1300 + k)
+        out = f(build(x, "f64")).shape
+        dy = real(*out, seed=1310 + k)
+        case("max_pool2d", [x], f, name, ints=ints)
+        case("max_pool2d_grad", [dy, x], back(f, shape), name, ints=ints,
+             grad=False)
+
+        def take(v, x, s=size, t=stride, p=pad, d=dilation, c=ceiling):
+            _, at = F.max_pool2d(x, s, t, p, d, ceil_mode=bool(c),
+                                 return_indices=True)
+            return v.flatten(2).gather(2, at.flatten(2)).reshape(at.shape)
+        case("max_pool2d_take", [real(*shape, seed=1320 + k), x], take, name,
+             ints=ints)
+        if dilation != (1, 1):
+            continue
+        for include, divisor in ((1, 0), (0, 0), (0, 3)):
+            g = lambda x, s=size, t=stride, p=pad, c=ceiling, i=include, v=divisor: (  # noqa: E731,E501
+                F.avg_pool2d(x, s, t, p, bool(c), bool(i), v or None))
+            label = "%s, %d, %d" % (name, include, divisor)
+            case("avg_pool2d", [x], g, label, ints=(*ints, include, divisor))
+            case("avg_pool2d_grad", [dy], back(g, shape), label, grad=False,
+                 ints=(*ints, include, divisor, *shape[2:]))
+    ties = given([1.0, 1.0, 0.0, 1.0, math.nan, 2.0, -math.inf, -math.inf,
+                  math.nan, 2.0, -math.inf, -math.inf], 1, 1, 2, 6)
+    case("max_pool2d", [ties], lambda x: F.max_pool2d(x, 2), "ties and nan",
+         ints=(2, 2, 2, 2, 0, 0, 1, 1, 0), grad=False)
+    case("max_pool2d_grad", [real(1, 1, 1, 3, seed=1330), ties],
+         back(lambda x: F.max_pool2d(x, 2), (1, 1, 2, 6)), "ties and nan",
+         ints=(2, 2, 2, 2, 0, 0, 1, 1, 0), grad=False)
+    for k, size in enumerate(((1, 1), (3, 5), (7, 8), (9, 16))):
+        for op, f in (
+                ("adaptive_avg_pool2d",
+                 lambda x, s=size: F.adaptive_avg_pool2d(x, s)),
+                ("upsample_nearest2d",
+                 lambda x, s=size: F.interpolate(x, size=s, mode="nearest"))):
+            case(op, [real(*shape, seed=1340 + k)], f, "%d x %d" % size,
+                 ints=size)
+            case(op + "_grad", [real(1, 2, *size, seed=1350 + k)],
+                 back(f, shape), "%d x %d" % size, ints=shape[2:],
+                 grad=False)
+
+
+def batch_norm_cases():
+    def batch(x, w, b, eps):
+        dims = [0, *range(2, x.dim())]
+        return (F.batch_norm(x, None, None, w, b, True, 0.1, eps),
+                x.mean(dims), x.var(dims, unbiased=False))
+
+    def group(x, w, b, groups, eps):
+        split = x.reshape(x.shape[0], groups, -1)
+        var = split.var(2, unbiased=False)
+        return (F.group_norm(x, groups, w, b, eps), split.mean(2),
+                torch.rsqrt(var + eps))
+
+    def backward(f, *args):
+        """dx, dw, db; the statistics that are inputs are not used."""
+        def gradient(dy, x, w, *_):
+            with torch.enable_grad():
+                x = x.detach().clone().requires_grad_()
+                w = w.detach().clone().requires_grad_()
+                b = torch.zeros_like(w).requires_grad_()
+                return torch.autograd.grad(f(x, w, b, *args)[0], (x, w, b),
+                                           dy)
+        return gradient
+    shapes = [("images", (2, 4, 3, 5)), ("vectors", (5, 6)),
+              ("long runs", (2, 2, 67)), ("one channel", (4, 1, 3, 3))]
+    for k, (name, shape) in enumerate(shapes):
+        c = shape[1]
+        x = real(*shape, seed=1400 + k)
+        w, b = real(c, seed=1410 + k), real(c, seed=1420 + k)
+        dy = real(*shape, seed=1430 + k)
+        for eps in (1e-5, 0.125):
+            _, mean, var = batch(*(build(t, "f64") for t in (x, w, b)), eps)
+            case("batch_norm", [x, w, b],
+                 lambda x, w, b, e=eps: batch(x, w, b, e),
+                 "%s, %g" % (name, eps), reals=(eps, 0.1))
+            case("batch_norm_grad",
+                 [dy, x, w, given(mean.tolist(), c), given(var.tolist(), c)],
+                 backward(batch, eps), "%s, %g" % (name, eps), reals=(eps,),
+                 grad=False)
+        for groups in sorted({1, c, 2 if c % 2 == 0 else 1}):
+            stats = (shape[0], groups)
+            _, mean, rstd = group(*(build(t, "f64") for t in (x, w, b)),
+                                  groups, 1e-5)
+            label = "%s, %d groups" % (name, groups)
+            if rstd.max() > 100:
+                continue
+            case("group_norm", [x, w, b],
+                 lambda x, w, b, g=groups: group(x, w, b, g, 1e-5), label,
+                 ints=(groups,), reals=(1e-5,))
+            case("group_norm_grad",
+                 [dy, x, w, given(mean.reshape(-1).tolist(), *stats),
+                  given(rstd.reshape(-1).tolist(), *stats)],
+                 backward(group, groups, 1e-5), label, ints=(groups,),
+                 grad=False)
+
+
 def make_ops():
     for make in (unary_cases, binary_cases, cast_cases, create_cases,
                  reduce_cases, softmax_cases, norm_cases, loss_cases,
-                 index_cases, view_cases, copy_cases, matmul_cases):
+                 index_cases, view_cases, copy_cases, matmul_cases,
+                 conv_cases, pool_cases, batch_norm_cases):
         make()
     write("ops.json", {"cotangent_seed": COTANGENT_SEED}, CASES)
 

@@ -71,10 +71,27 @@ describe('the command line', function()
       '--json goes with --plan; --log FILE writes the steps as JSON',
     ['--plan --log x'] =
       '--plan stops before the first step, so --log has nothing to write',
+    ['--picture x'] = '--picture goes with --plan',
+    ['--plan --compare none,sqrt'] = '--compare and --plan: one at a time',
+    ['--fit width'] =
+      '--fit width: is not one of batch, seq, layers',
+    ['--fit batch=much'] =
+      '--fit batch=much: much is no size: 16GiB, 300MiB, ...',
+    ['--fit batch --ckpt sqrt'] = '--fit batch needs a size to fit into: '
+      .. '--ckpt budget=16GiB, or --fit batch=16GiB with any --ckpt',
+    ['--fit seq=1GiB --model mlp'] =
+      '--fit seq goes with --model gpt, not with --model mlp',
+    ['--plan --curve x'] = '--curve and --plan: one at a time',
+    ['--curve x --log y'] =
+      '--curve stops before the first step, so --log has nothing to write',
     ['--model mlp --preset demo'] =
       '--preset goes with --model gpt, not with --model mlp',
     ['--model mlp --seq 8'] =
       '--seq goes with --model gpt, not with --model mlp',
+    ['--model resnet --dropout 0.1'] =
+      '--dropout goes with --model gpt or mlp, not with --model resnet',
+    ['--model resnet --layers 6'] =
+      '--layers 6: a resnet has four stages of as many blocks each',
     ['--heads 3'] = '--heads 3 does not divide --width 128',
     ['book.txt'] = 'book.txt: is no option; a text is given as --data book.txt',
     ['--stepz 3'] = "unknown option '--stepz'; Did you mean '--steps'?",

@@ -10,7 +10,7 @@ end
 
 local function runs(path, name)
   local out = os.tmpname()
-  local code = os.execute(('luajit %s > %s 2>&1'):format(path, out))
+  local code = os.execute(('OMP_NUM_THREADS=1 luajit %s > %s 2>&1'):format(path, out))
   local text = content(out)
   os.remove(out)
   assert.is_true(code == 0 or code == true, (name or path) .. ':\n' .. text)

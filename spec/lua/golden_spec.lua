@@ -16,6 +16,8 @@ local loose = {
   -- Gradients through the reciprocal of small variances, cubed.
   layer_norm = 4e-5, layer_norm_grad = 4e-5, rms_norm = 2e-5,
   rms_norm_grad = 2e-5,
+  batch_norm = 4e-5, batch_norm_grad = 4e-5, group_norm = 4e-5,
+  group_norm_grad = 4e-5,
   -- A row near 1000: half a unit in the last place of its logsumexp, 3e-5,
   -- is the gradient's relative error.
   logsumexp = 4e-5,
@@ -78,13 +80,14 @@ end
 -- Ops that have no value another library could have computed: what they are
 -- checked by instead.
 local elsewhere = {
-  leaf = 'a leaf is its bytes',
+  leaf = 'a leaf is its bytes', all_finite = 'finite_spec',
   custom_vjp = 'gradcheck_spec',
   rand = 'random_spec', randn = 'random_spec', randint = 'random_spec',
   dropout = 'random_spec',
   assign = 'effects below', accumulate = 'effects below',
   sgd = 'training_spec', sgd_momentum = 'training_spec',
   adam = 'training_spec', adamw = 'training_spec',
+  running_update = 'image_spec',
 }
 
 describe('golden values', function()

@@ -115,6 +115,12 @@ case('layer_norm', {R{2, 2, 3}, R{2, 3}, R{2, 3}}, {}, {1e-3})
 case('rms_norm', {R{3, 5}, R{5}}, {}, {1e-5})
 case('rms_norm', {R{3, 5}, R{5}}, {}, {1e-5}, {outputs = {0, 1}})
 case('rms_norm', {R{2, 2, 3}, R{2, 3}}, {}, {1e-3})
+case('batch_norm', {R{3, 2, 2, 2}, R{2}, R{2}}, {}, {1e-3, 0.1})
+case('batch_norm', {R{5, 3}, R{3}, R{3}}, {}, {1e-5, 0.1},
+  {outputs = {0, 1, 2}})
+case('group_norm', {R{2, 4, 3}, R{4}, R{4}}, {2}, {1e-3})
+case('group_norm', {R{2, 3, 2, 2}, R{3}, R{3}}, {1}, {1e-5},
+  {outputs = {0, 1, 2}})
 
 local labels = given('i64', {4}, {2, 0, -1, 1})
 case('cross_entropy', {R{4, 3}, labels}, {-1, 0})
@@ -149,12 +155,42 @@ case('matmul', {R{2, 3, 4}, R{4, 2}})
 case('linear', {R{3, 4}, R{2, 4}, R{2}})
 case('linear', {R{2, 3, 4}, R{2, 4}})
 
+-- ints: strides, paddings, dilations, groups; then the sizes of what is made.
+case('conv2d', {R{2, 3, 4, 5}, R{2, 3, 3, 2}, R{2}})
+case('conv2d', {R{2, 4, 5, 5}, R{6, 2, 3, 3}}, {2, 1, 1, 2, 1, 2, 2})
+case('conv2d_grad_input', {R{2, 2, 2, 4}, R{2, 3, 3, 2}},
+  {1, 1, 0, 0, 1, 1, 1, 4, 5})
+case('conv2d_grad_input', {R{1, 4, 2, 3}, R{4, 1, 3, 2}},
+  {2, 2, 1, 0, 1, 1, 2, 4, 7})
+case('conv2d_grad_weight', {R{2, 2, 2, 4}, R{2, 3, 4, 5}},
+  {1, 1, 0, 0, 1, 1, 1, 3, 2})
+case('conv2d_grad_weight', {R{1, 4, 2, 3}, R{1, 2, 4, 7}},
+  {2, 2, 1, 0, 1, 1, 2, 3, 2})
+
+-- kernel, stride, padding, dilation, ceiling; avg: include_pad, divisor.
+case('max_pool2d', {R{2, 2, 4, 5}}, {2, 2, 2, 2, 0, 0, 1, 1, 0})
+case('max_pool2d', {R{2, 5, 7}}, {3, 2, 1, 2, 1, 0, 1, 2, 1})
+-- The second argument's order alone matters.
+case('max_pool2d_grad', {R{2, 3, 4}, R{2, 5, 7}}, {3, 2, 2, 2, 1, 0, 1, 1, 1})
+case('max_pool2d_take', {R{2, 5, 7}, R{2, 5, 7}}, {3, 2, 2, 2, 1, 0, 1, 1, 1})
+case('avg_pool2d', {R{2, 2, 4, 5}}, {2, 2, 2, 2, 0, 0, 1, 1, 0, 1, 0})
+case('avg_pool2d', {R{2, 5, 7}}, {3, 2, 2, 1, 1, 1, 1, 1, 1, 0, 0})
+case('avg_pool2d', {R{2, 5, 7}}, {3, 2, 2, 1, 1, 1, 1, 1, 0, 0, 5})
+case('avg_pool2d_grad', {R{2, 3, 8}},
+  {3, 2, 2, 1, 1, 1, 1, 1, 1, 0, 0, 5, 7})
+for _, name in ipairs {'adaptive_avg_pool2d', 'upsample_nearest2d',
+                       'adaptive_avg_pool2d_grad', 'upsample_nearest2d_grad'} do
+  case(name, {R{2, 3, 7}}, {2, 3})
+  case(name, {R{1, 2, 3, 4}}, {7, 8})
+end
+
 -- Gradient kernels whose inputs depend on each other (a mean, a row's
 -- logsumexp): perturbing one alone asks a question without meaning. They are
 -- checked as the first derivative's kernel in their op's second derivative.
 local through = {
   layer_norm_grad = 'layer_norm', rms_norm_grad = 'rms_norm',
-  cross_entropy_grad = 'cross_entropy',
+  cross_entropy_grad = 'cross_entropy', batch_norm_grad = 'batch_norm',
+  group_norm_grad = 'group_norm',
 }
 
 -- Checked by the specs further down.

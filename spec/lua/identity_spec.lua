@@ -150,6 +150,7 @@ op('argmax', {{ROWS, -3, 3}}, {0, -1})
 op('argmax', {{ROWS, -3, 3}}, {0, 0})
 op('cumsum', {{ROWS, -3, 3}}, {2})
 op('cumsum', {{ROWS, -3, 3}}, {0})
+op('all_finite', {{BIG, -3, 3}})
 op('sum_to', {{ROWS, -3, 3}}, {1, 1801})
 op('sum_to', {{ROWS, -3, 3}}, {7, 1})
 op('sum_squares', {{BIG, -3, 3}})
@@ -184,9 +185,28 @@ op('narrow_grad', {{BIG, -3, 3}}, {1, 2, 997, 1, 1000})
 op('cat', {{BIG, -3, 3}, {BIG, -3, 3}}, {0})
 op('cat', {{BIG, -3, 3}, {{53, 31}, -3, 3}}, {1})
 op('pad', {{BIG, -3, 3}}, {1, 0, 0, 2}, {0.5})
+op('max_pool2d', {{{3, 7, 61, 67}, -3, 3}}, {3, 2, 2, 2, 1, 0, 1, 1, 1})
+op('max_pool2d_grad', {{{3, 7, 31, 34}, -3, 3}, {{3, 7, 61, 67}, -3, 3}},
+  {3, 2, 2, 2, 1, 0, 1, 1, 1})
+op('max_pool2d_take', {{{3, 7, 61, 67}, -3, 3}, {{3, 7, 61, 67}, -3, 3}},
+  {3, 2, 2, 2, 1, 0, 1, 1, 1})
+op('avg_pool2d', {{{3, 7, 61, 67}, -3, 3}}, {3, 2, 2, 2, 1, 0, 1, 1, 1, 0, 0})
+op('avg_pool2d_grad', {{{3, 7, 31, 34}, -3, 3}},
+  {3, 2, 2, 2, 1, 0, 1, 1, 1, 0, 0, 61, 67})
+op('adaptive_avg_pool2d upsample_nearest2d adaptive_avg_pool2d_grad ' ..
+  'upsample_nearest2d_grad', {{{3, 7, 61, 67}, -3, 3}}, {31, 101})
+op('batch_norm', {{{3, 37, 41, 13}, -3, 3}, {{37}, -1, 1}, {{37}, -1, 1}}, {},
+  {1e-5, 0.1})
+op('batch_norm_grad', {{{3, 37, 41, 13}, -3, 3}, {{3, 37, 41, 13}, -3, 3},
+  {{37}, -1, 1}, {{37}, -1, 1}, {{37}, 0.5, 1}}, {}, {1e-5})
+op('group_norm', {{{3, 38, 41, 13}, -3, 3}, {{38}, -1, 1}, {{38}, -1, 1}}, {2},
+  {1e-5})
+op('group_norm_grad', {{{3, 38, 41, 13}, -3, 3}, {{3, 38, 41, 13}, -3, 3},
+  {{38}, -1, 1}, {{3, 2}, -1, 1}, {{3, 2}, 0.5, 1}}, {2})
 
 -- The libraries' products may differ between thread counts.
-local libraries = {matmul = true, linear = true}
+local libraries = {matmul = true, linear = true, conv2d = true,
+                   conv2d_grad_input = true, conv2d_grad_weight = true}
 
 describe('the number of threads', function()
   local threads

@@ -1,8 +1,11 @@
 local cjson = require 'cjson'
+local rp = require 'reprise'
+local run = require 'spec.support.run'
 local json = require 'reprise.report.json'
 local memory = require 'reprise.report.memory'
 local plan_report = require 'reprise.report.plan'
 local progress = require 'reprise.report.progress'
+local summary_of = require 'reprise.report.summary'
 local units = require 'reprise.report.units'
 
 local MIB = 2 ^ 20
@@ -18,11 +21,26 @@ describe('units', function()
     assert.equal('-1.5 KiB', units.bytes(-1536))
   end)
 
+  it('reads bytes', function()
+    for text, bytes in pairs {['16GiB'] = 2 ^ 34, ['300 MiB'] = 300 * MIB,
+        ['1.5kb'] = 1500, ['17'] = 17, ['1e3'] = 1000} do
+      assert.equal(bytes, units.parse_bytes(text))
+    end
+    assert.equal(4096, units.parse_bytes(4096))
+    for _, text in ipairs {'', 'GiB', '-1', '0', '1 apple', 'nan', '1e999'} do
+      assert.is_nil(units.parse_bytes(text))
+    end
+  end)
+
   it('writes clocks, counts, rates and shares', function()
     assert.equal('0:00', units.clock(0.4))
     assert.equal('1:42', units.clock(102))
     assert.equal('1:00', units.clock(59.6))
     assert.equal('2:03:09', units.clock(7389))
+    assert.equal('840 us', units.seconds(0.00084))
+    assert.equal('12.5 ms', units.seconds(0.0125))
+    assert.equal('1.42 s', units.seconds(1.416))
+    assert.equal('5:30', units.seconds(330))
     assert.equal('950', units.count(950))
     assert.equal('10.8 M', units.count(10.77e6))
     assert.equal('124 M', units.count(124.4e6))
@@ -63,12 +81,16 @@ local function summary(changes)
     optimizer_bytes = 82 * MIB, held_gradient_bytes = 0,
     gradient_bytes = 18 * MIB, kept_bytes = 140 * MIB,
     recomputed_bytes = 30 * MIB, workspace_bytes = 1 * MIB,
+    passing_bytes = 0, buffer_bytes = 0, input_bytes = 4 * MIB,
+    result_bytes = 64, fragmentation_bytes = 2 * MIB - 64, seconds = 1.216,
+    min_budget_bytes = 150 * MIB,
     recompute_fraction = 0.16, step_fraction = 0.05, n_segments = 1,
-    n_replays = 42, layers = {'a', 'b', 'c', 'd'}, recomputed_layers = {1, 3},
+    n_replays = 42, recomputed_nodes = 42,
+    most_replays = 1, layers = {'a', 'b', 'c', 'd'}, recomputed_layers = {1, 3},
     peak_at = 'gelu_tanh_grad in gpt.blocks.4.mlp', peak_instruction = 412,
     n_instructions = 1038,
     largest = {{name = 'gpt.blocks.4.mlp.fc', shape = '8x256x1536',
-                bytes = 12 * MIB, reason = 'gelu_tanh_grad reads it'}},
+                bytes = 12 * MIB, reason = 'kept: read by backward of gelu'}},
     segments = {{first = 1, last = 9, from = 'a', to = 'b'}},
   }
   for key, value in pairs(changes or {}) do plan[key] = value end
@@ -77,7 +99,8 @@ end
 
 local none = summary {strategy = 'none', peak_bytes = 512 * MIB,
   kept_bytes = 364 * MIB, recomputed_bytes = 0, n_replays = 0, n_segments = 0,
-  recompute_fraction = 0, segments = {}, recomputed_layers = {}}
+  recompute_fraction = 0, segments = {}, recomputed_layers = {},
+  input_bytes = 4 * MIB}
 
 describe('the memory report', function()
   it('is made of parts that add up to the peak', function()
@@ -114,11 +137,13 @@ describe('the plan report', function()
       'gpt-10m\n',
       'peak 318.0 MiB, while running gelu_tanh_grad in gpt.blocks.4.mlp '
         .. '(instruction 412 of 1038)',
-      'none would need 512.0 MiB (+61 %)',
-      'recomputed: 42 nodes in 2 of 4 layers (1, 3), 16 % of the forward, '
+      'none would need 512.0 MiB (+61 %); the least budget is 150.0 MiB',
+      'recomputed: 42 nodes once in 2 of 4 layers (1, 3), 16 % of the forward, '
         .. 'about 5 % of the step',
-      'gpt.blocks.4.mlp.fc                  8x256x1536     12.0 MiB  '
-        .. 'gelu_tanh_grad reads it',
+      'gpt.blocks.4.mlp.fc                  8x256x1536      12.0 MiB  '
+        .. 'kept: read by backward of gelu',
+      'predicted: 1.22 s a step, 1.22 s under none',
+      'fragmentation         2.0 MiB',
     } do
       assert.is_truthy(report:find(part, 1, true), part .. '\n' .. report)
     end
@@ -132,6 +157,38 @@ describe('the plan report', function()
       true), report)
   end)
 
+  it('is made of parts that add up to the peak', function()
+    run.quiet()
+    for _, name in ipairs {'mlp', 'gpt', 'branches'} do
+      local made = run.model(name)
+      local opt = rp.optim.AdamW(made.parameters, {lr = 1e-3})
+      for _, spec in ipairs {'none', 'every=1', 'nodes=2', 'budget=min'} do
+        local plan = summary_of.of(opt:plan(made.loss(), {ckpt = spec}))
+        local total = 0
+        for _, part in ipairs(plan_report.parts(plan)) do
+          assert.is_true(part[2] >= 0, part[1])
+          total = total + part[2]
+        end
+        assert.equal(plan.peak_bytes, total, name .. ' ' .. spec)
+      end
+    end
+    run.loud()
+  end)
+
+  it('says why each of the ten largest values is alive', function()
+    run.quiet()
+    local made = run.model 'gpt'
+    local plan = summary_of.of(made.loss():plan {ckpt = 'every=2'})
+    run.loud()
+    assert.equal(10, #plan.largest)
+    local kinds = {}
+    for i, value in ipairs(plan.largest) do
+      assert.is_true(i == 1 or value.bytes <= plan.largest[i - 1].bytes)
+      kinds[value.reason:match '^(%a+)'] = true
+    end
+    assert.is_true(kinds.kept)
+  end)
+
   it('is one JSON object', function()
     local line = plan_report.json(summary(), none)
     assert.is_nil(line:find '\n')
@@ -141,6 +198,8 @@ describe('the plan report', function()
     assert.equal(512 * MIB, object.none_peak_bytes)
     assert.equal(object.peak_bytes, object.persistent_bytes + object.arena_bytes)
     assert.equal(0.16, object.recompute_fraction)
+    assert.equal(1.216, object.predicted_seconds)
+    assert.equal(150 * MIB, object.min_budget_bytes)
     assert.equal(1, #object.segments)
     assert.equal('b', object.segments[1].to)
   end)

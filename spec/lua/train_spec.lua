@@ -135,6 +135,20 @@ describe('train.lua', function()
     assert.equal(3, #log)
   end)
 
+  it('stops at the first value that is not finite, and says where', function()
+    local result = run(TINY .. '--steps 3 --lr 1e12 --ckpt every=1 --detect-anomaly')
+    assert.is_false(result.ok)
+    assert.matches('^train.lua: %[detect_anomaly%] %a+ in gpt%.[%w_.]+ made an? %a+: ' ..
+      'f32 %([%d,]+%), element %d+, a first run of the forward pass', result.err)
+  end)
+
+  it('verifies replays, and finds nothing', function()
+    local arguments = TINY .. '--steps 2 --ckpt every=1'
+    local plain = log_of(arguments)
+    local verified = log_of(arguments .. ' --verify-replay --detect-anomaly')
+    assert.equal(plain[2].loss, verified[2].loss)
+  end)
+
   it('clips, and trains in f64', function()
     local log = log_of(TINY .. '--steps 2 --clip 0.5 --dtype f64')
     assert.equal(2, #log)
@@ -180,6 +194,24 @@ describe('train.lua', function()
       end
     end)
 
+    it('is a resnet too, the same under every strategy', function()
+      write_images('train', 200, 0)
+      write_images('t10k', 40, 0)
+      local expected
+      for _, spec in ipairs {'none', 'every=1', 'sqrt', 'budget=min'} do
+        local log, lines = log_of('--model resnet --width 4 --layers 4 --batch 20 '
+          .. '--lr 1e-2 --steps 30 --data ' .. folder .. ' --ckpt ' .. spec)
+        assert.is_true(log[30].val_loss < 0.5 * log[1].loss)
+        local losses = {}
+        for i, line in ipairs(lines) do
+          losses[i] = line:match '"loss":([^,]*)' .. ', '
+            .. tostring(line:match '"val_loss":([^,]*)')
+        end
+        expected = expected or losses
+        assert.same(expected, losses, spec)
+      end
+    end)
+
     it('refuses a label that is no class, before any parameter changes', function()
       write_images('train', 200, 3)
       local result = run(SMALL .. '--steps 1 --data ' .. folder)
@@ -207,6 +239,29 @@ describe('train.lua', function()
       assert.is_true(plan.none_peak_bytes > plan.peak_bytes)
       assert.is_true(plan.recompute_fraction > 0 and plan.recompute_fraction < 1)
       assert.equal(3, #plan.segments)
+      assert.is_true(plan.predicted_seconds > 0)
+      assert.is_true(plan.min_budget_bytes <= plan.peak_bytes)
+    end)
+
+    it('names the least budget: it works, and one byte less does not', function()
+      local least = cjson.decode(succeed(TINY .. '--plan --json').out)
+        .min_budget_bytes
+      local plan = cjson.decode(succeed(TINY .. ('--ckpt budget=%d --plan '
+        .. '--json'):format(least)).out)
+      assert.equal(least, plan.peak_bytes)
+      assert.is_false(run(TINY .. ('--ckpt budget=%d --plan'):format(least - 1)).ok)
+    end)
+
+    it('draws the plan, and the curve', function()
+      local path = folder .. '/plan.svg'
+      succeed(TINY .. '--ckpt every=2 --plan --picture ' .. path)
+      assert.is_truthy(io.open(path):read('*a'):find '^<svg .*</svg>\n$')
+      local out = succeed(TINY .. '--curve ' .. path).out
+      assert.is_truthy(out:find 'least time at that peak')
+      assert.is_truthy(io.open(path):read('*a'):find 'no plan fits')
+      local result = run(TINY .. '--curve /no/such/folder/curve.svg')
+      assert.is_false(result.ok)
+      assert.is_truthy(result.err:find('--curve /no/such/folder/curve.svg: No such', 1, true))
     end)
 
     it('promises what training then needs', function()
@@ -227,6 +282,40 @@ describe('train.lua', function()
       assert.is_true(plan.parameter_bytes > 1.55e9 * 4)
       assert.is_true(plan.parameter_bytes < 1.56e9 * 4)
     end)
+  end)
+
+  it('--compare measures strategies side by side', function()
+    local out = succeed(TINY .. '--compare none,every=1,sqrt').out
+    assert.is_truthy(out:find 'to the byte as predicted')
+    assert.is_truthy(out:find 'the same bits under every strategy')
+    local result = run(TINY .. '--compare none,blocks=blocks.9..blocks.12')
+    assert.is_false(result.ok)
+    assert.is_truthy(result.out:find '1 of 2 did not run')
+  end)
+
+  it('--fit names the largest batch: it fits, and one more does not', function()
+    local out = succeed(SHAPE .. '--fit batch --ckpt budget=600KiB').out
+    local batch = tonumber(out:match '^%-%-batch (%d+) fits into 600.0 KiB')
+    local budget = SHAPE .. '--ckpt budget=600KiB --plan --json --batch '
+    assert.is_true(cjson.decode(succeed(budget .. batch).out).peak_bytes
+      <= 600 * 1024)
+    assert.is_false(run(budget .. batch + 1).ok)
+    local result = run(SHAPE .. '--fit batch=2KiB')
+    assert.is_truthy(result.err:find 'not even %-%-batch 1 fits into 2.0 KiB')
+  end)
+
+  it('--trace writes what ran in the first steps', function()
+    local path = folder .. '/trace.json'
+    succeed(TINY .. '--steps 7 --ckpt every=1 --trace ' .. path)
+    local programs, replays = 0, 0
+    for _, event in ipairs(cjson.decode(io.open(path):read '*a').traceEvents) do
+      programs = math.max(programs, event.args.program or 0)
+      if event.cat == 'replay' then replays = replays + 1 end
+    end
+    assert.equal(5, programs)
+    assert.is_true(replays > 0)
+    local result = run(TINY .. '--steps 1 --trace /no/such/folder/t.json')
+    assert.is_truthy(result.err:find('--trace /no/such/folder/t.json: No such', 1, true))
   end)
 
   it('ends cleanly after the step on Ctrl-C', function()

@@ -5,6 +5,8 @@
 local rp = require 'reprise'
 local raw = require 'spec.support.raw'
 local GPT = require 'examples.models.gpt'
+local ResNet = require 'examples.models.resnet'
+local UNet = require 'examples.models.unet'
 local nn = rp.nn
 
 local models = {}
@@ -157,7 +159,35 @@ function models.frozen()
   return made
 end
 
+--- The main job's ResNet, a block a stage, on images of odd sizes.
+function models.resnet()
+  local model = ResNet {channels = 2, width = 3, layers = 4, classes = 5}
+  local x, y = values(109, {3, 2, 9, 10}, -2, 2), labels(110, 3, 5)
+  return {
+    module = model, parameters = trained(model),
+    loss = function() return rp.cross_entropy(model(x), y) end,
+    specs = specs('scope=*.blocks.*', 'ops=conv2d'),
+  }
+end
+
+--- A U-Net without layers: no value is all that the rest reads.
+function models.unet()
+  local model = UNet {channels = 2, classes = 3, width = 3, levels = 2}
+  local x = values(111, {2, 2, 8, 12}, -2, 2)
+  local y = labels(112, 2 * 8 * 12, 3)
+  return {
+    module = model, parameters = trained(model),
+    loss = function()
+      local logits = model(x):permute(1, 3, 4, 2):reshape(2 * 8 * 12, 3)
+      return rp.cross_entropy(logits, y)
+    end,
+    specs = {'nodes=1', 'nodes=2', 'nodes=5', 'ops', 'ops=conv2d', 'sqrt',
+             'scope=*.up.*,*.down.*'},
+  }
+end
+
 --- Names in a fixed order.
-models.names = {'mlp', 'gpt', 'branches', 'nested', 'frozen'}
+models.names = {'mlp', 'gpt', 'branches', 'nested', 'frozen', 'resnet',
+                'unet'}
 
 return models

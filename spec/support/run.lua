@@ -50,7 +50,7 @@ end
 
 --- Trains `steps` steps with AdamW. how is 'backward' (then step and
 -- zero_grad) or 'minimize'. Returns losses; for 'backward' the gradients of
--- every step; the parameters at the end.
+-- every step; the parameters and buffers at the end.
 function run.train(name, o)
   local made = run.model(name, o.dtype)
   local opt = rp.optim.AdamW(made.parameters, {lr = 1e-2, weight_decay = 0.1})
@@ -70,7 +70,8 @@ function run.train(name, o)
     losses[step] = loss:item()
   end
   return {losses = losses, gradients = gradients,
-          parameters = run.numbers(made.parameters)}
+          parameters = run.numbers(made.parameters),
+          buffers = run.numbers(made.module:buffers())}
 end
 
 --- Raises unless both runs agree to the last bit in all that both have.
@@ -89,6 +90,12 @@ function run.same_bits(want, got, what)
     problem = raw.bit_difference(got.parameters[i], parameter)
     if problem then
       error(('%s: parameter %d at the end: %s'):format(what, i, problem), 2)
+    end
+  end
+  for i, buffer in ipairs(got.buffers and want.buffers or {}) do
+    problem = raw.bit_difference(got.buffers[i], buffer)
+    if problem then
+      error(('%s: buffer %d at the end: %s'):format(what, i, problem), 2)
     end
   end
 end

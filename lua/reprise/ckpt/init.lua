@@ -4,6 +4,7 @@
 -- One file here adds a strategy: it returns a function from the argument to
 -- the strategy. The list below only orders them for help and messages.
 
+local edit_distance = require 'reprise.edit_distance'
 local failure = require 'reprise.failure'
 local load_file = require 'reprise.ckpt.file'
 
@@ -47,26 +48,10 @@ function ckpt.names()
   return names
 end
 
---- How many letters to change, add or remove to make a into b.
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local change = a:byte(i) == b:byte(j) and 0 or 1
-      diagonal, row[j] = row[j],
-        math.min(row[j] + 1, row[j - 1] + 1, diagonal + change)
-    end
-  end
-  return row[#b]
-end
-
 local function unknown(name, argument)
   local nearest, least = nil, math.huge
   for _, known in ipairs(ckpt.names()) do
-    local d = distance(name, known)
+    local d = edit_distance(name, known)
     if d < least then nearest, least = known, d end
   end
   local hint = ''
@@ -183,6 +168,25 @@ function ckpt.parse(spec)
     return result
   end
   return nil, tostring(result)
+end
+
+--- The specs of a text as --compare takes it, separated by commas. A comma in
+-- front of what is no strategy's name belongs to the argument before it:
+-- 'none,scope=*.mlp,*.attention' are two.
+---@param text string
+---@return string[]
+function ckpt.split(text)
+  local names, list = {}, {}
+  for _, name in ipairs(ckpt.names()) do names[name] = true end
+  for part in text:gmatch '[^,]+' do
+    local name = part:match '^%s*([^=]*)'
+    if #list == 0 or names[name] or name:find '^%.?%.?/' then
+      list[#list + 1] = part:match '^%s*(.-)%s*$'
+    else
+      list[#list] = list[#list] .. ',' .. part
+    end
+  end
+  return list
 end
 
 --- The strategy of a spec, the default one when nil; an error at the caller's

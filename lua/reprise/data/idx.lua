@@ -152,6 +152,7 @@ local function read_pair(folder, prefix)
       images.dims[1], prefix, labels.dims[1])
   end
   return {n = images.dims[1], pixels = images.dims[2] * images.dims[3],
+          rows = images.dims[2], columns = images.dims[3],
           images = images.data, labels = labels.data}
 end
 
@@ -161,6 +162,8 @@ idx.fashion_mnist_folder = '/usr/share/datasets/fashion-mnist'
 ---@class reprise.LabelledImages
 ---@field n integer
 ---@field pixels integer per image
+---@field rows integer
+---@field columns integer
 ---@field images ffi.cdata* uint8_t[n * pixels]
 ---@field labels ffi.cdata* uint8_t[n], 0-based classes
 
@@ -174,9 +177,9 @@ function idx.load(folder)
   if not train then return nil, problem end
   local test, why = read_pair(folder, 't10k')
   if not test then return nil, why end
-  if train.pixels ~= test.pixels then
-    return nil, ('%s: train has %d pixels an image, t10k has %d'):format(
-      folder, train.pixels, test.pixels)
+  if train.rows ~= test.rows or train.columns ~= test.columns then
+    return nil, ('%s: train has images of %d x %d pixels, t10k of %d x %d')
+      :format(folder, train.rows, train.columns, test.rows, test.columns)
   end
   return train, test
 end

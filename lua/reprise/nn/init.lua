@@ -3,6 +3,7 @@
 local activation = require 'reprise.nn.activation'
 local attention = require 'reprise.nn.attention'
 local containers = require 'reprise.nn.containers'
+local image = require 'reprise.nn.image'
 local linear = require 'reprise.nn.linear'
 local module = require 'reprise.nn.module'
 local norm = require 'reprise.nn.norm'
@@ -15,7 +16,7 @@ local nn = {
   is_module = walk.is_module,
 }
 
-for _, family in ipairs{activation, attention, containers, linear, norm} do
+for _, family in ipairs{activation, attention, containers, image, linear, norm} do
   for name, class in pairs(family) do nn[name] = class end
 end
 

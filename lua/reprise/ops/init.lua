@@ -12,7 +12,8 @@ local methods = tensor.methods
 
 local ops = {}
 
-for _, family in ipairs{'pointwise', 'reduce', 'shape', 'index', 'functional', 'loss'} do
+for _, family in ipairs{'pointwise', 'reduce', 'shape', 'index', 'functional', 'image',
+                        'loss'} do
   for name, fn in pairs(require('reprise.ops.' .. family)) do
     ops[name] = fn
     methods[name] = fn
@@ -30,6 +31,7 @@ end
 local by_other_names = {
   leaf = true, custom_vjp = true, cast = true, pow_scalar = true,
   gelu_tanh = true, bce_with_logits = true, sum_to = true,
+  conv2d_grad_input = true, conv2d_grad_weight = true, max_pool2d_take = true,
 }
 
 local function n_ary(op, name)

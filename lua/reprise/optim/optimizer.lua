@@ -126,13 +126,21 @@ end
 --- Forward, backward and update as one program, in which a gradient is freed
 -- as soon as its parameter is updated. What .grad holds from earlier backward
 -- calls is added first. Afterwards the loss and `also` are held.
+--
+-- With if_finite nothing is written and no step counted when the loss or a
+-- gradient is a NaN or infinite: parameters, states and running statistics
+-- stay as they are (.grad is used up all the same), and loss:inspect replays
+-- what led to it. Gradients then live until all are known: the plan shows
+-- what that costs.
 ---@param loss reprise.Tensor  a scalar
----@param options table?       ckpt (a spec), also (tensors)
+---@param options table?       ckpt (a spec), also (tensors), if_finite
 ---@return reprise.Tensor loss
+---@return boolean updated     false where if_finite has left all as it was
 function Optimizer:minimize(loss, options)
   self:sync()
+  local before = self:step_count()
   run.execute(run.prepare(C.RP_MINIMIZE, loss, options, self.ptr, 'minimize'))
-  return loss
+  return loss, self:step_count() > before
 end
 
 --- The plan of minimize with the same arguments; nothing runs.

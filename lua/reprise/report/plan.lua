@@ -8,7 +8,7 @@ local report = {}
 
 local BAR_CELLS = 28
 -- Widths of columns.
-local NAME, SHAPE = 36, 13
+local NAME, SHAPE = 36, 14
 local EIGHTHS = {'▏', '▎', '▍', '▌', '▋', '▊', '▉'}
 
 -- A bar of share * BAR_CELLS cells, to an eighth of one; at least the
@@ -27,19 +27,23 @@ local function listed(numbers)
   return table.concat(numbers, ', ')
 end
 
--- The peak's parts with activations told apart: kept, and recomputed.
+-- All that the peak is made of; the parts add up to it.
 local function parts(plan)
-  local list = {}
-  for _, part in ipairs(memory.parts(plan)) do
-    if part[1] == 'activations' then
-      list[#list + 1] = {'kept for backward', plan.kept_bytes}
-      list[#list + 1] = {'recomputed', plan.recomputed_bytes}
-    else
-      list[#list + 1] = part
-    end
-  end
-  return list
+  return {
+    {'parameters', plan.parameter_bytes},
+    {'buffers', plan.buffer_bytes},
+    {'gradients', plan.held_gradient_bytes + plan.gradient_bytes},
+    {'optimizer state', plan.optimizer_bytes},
+    {'inputs', plan.input_bytes},
+    {'results', plan.result_bytes},
+    {'kept for backward', plan.kept_bytes},
+    {'recomputed', plan.recomputed_bytes},
+    {'passing values', plan.passing_bytes},
+    {'workspaces', plan.workspace_bytes},
+    {'fragmentation', plan.fragmentation_bytes},
+  }
 end
+report.parts = parts
 
 local function breakdown(plan, lines)
   local list, largest = parts(plan), 1
@@ -53,17 +57,26 @@ local function breakdown(plan, lines)
 end
 
 local function costs(plan, none, lines)
+  lines[#lines + 1] = '  predicted: ' .. units.seconds(plan.seconds)
+    .. ' a step' .. (none and plan.strategy ~= 'none'
+      and (', %s under none'):format(units.seconds(none.seconds)) or '')
+  local least = plan.min_budget_bytes
+    and ('the least budget is ' .. units.bytes(plan.min_budget_bytes))
   if none and plan.strategy ~= 'none' then
     local more = none.peak_bytes / plan.peak_bytes - 1
-    lines[#lines + 1] = ('  none would need %s (%s%s)'):format(
+    lines[#lines + 1] = ('  none would need %s (%s%s)%s'):format(
       units.bytes(none.peak_bytes), more >= 0 and '+' or '-',
-      units.percent(math.abs(more)))
+      units.percent(math.abs(more)), least and '; ' .. least or '')
+  elseif least then
+    lines[#lines + 1] = '  ' .. least
   end
   if plan.n_replays == 0 then
     lines[#lines + 1] = '  recomputed: nothing'
     return
   end
-  local where = ('%d nodes'):format(plan.n_replays)
+  local where = ('%d nodes%s'):format(plan.recomputed_nodes,
+    plan.most_replays == 1 and ' once' or (' up to %d times, %d in all,'):format(
+      plan.most_replays, plan.n_replays))
   if #plan.layers > 0 and #plan.recomputed_layers > 0 then
     where = ('%s in %d of %d layers (%s)'):format(where,
       #plan.recomputed_layers, #plan.layers, listed(plan.recomputed_layers))
@@ -140,7 +153,15 @@ function report.json(plan, none)
     {'gradient_bytes', plan.held_gradient_bytes + plan.gradient_bytes},
     {'kept_bytes', plan.kept_bytes},
     {'recomputed_bytes', plan.recomputed_bytes},
+    {'passing_bytes', plan.passing_bytes},
     {'workspace_bytes', plan.workspace_bytes},
+    {'fragmentation_bytes', plan.fragmentation_bytes},
+    {'input_bytes', plan.input_bytes},
+    {'buffer_bytes', plan.buffer_bytes},
+    {'result_bytes', plan.result_bytes},
+    {'predicted_seconds', plan.seconds},
+    {'min_budget_bytes', plan.min_budget_bytes},
+    {'peak_instruction', plan.peak_instruction},
     {'instructions', plan.n_instructions},
     {'replays', plan.n_replays},
     {'segments', segments},

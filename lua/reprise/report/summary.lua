@@ -1,7 +1,7 @@
 --- What reports say about a plan, as plain Lua values. Indices are 1-based, as
 -- in the graph that a strategy sees.
 
-local LARGEST = 8
+local LARGEST = 10
 
 ---@class reprise.PlanSummary
 ---@field strategy string
@@ -15,6 +15,13 @@ local LARGEST = 8
 ---@field kept_bytes integer at the peak
 ---@field recomputed_bytes integer at the peak
 ---@field workspace_bytes integer at the peak
+---@field passing_bytes integer at the peak, of forward values on their way
+---@field buffer_bytes integer
+---@field input_bytes integer
+---@field result_bytes integer the loss and what else is delivered
+---@field fragmentation_bytes integer what the arena has above its live bytes
+---@field seconds number of a step, predicted
+---@field min_budget_bytes integer? the least peak of any plan, where asked for
 ---@field recompute_fraction number replays over the forward pass, in seconds
 ---@field step_fraction number replays over the step, in seconds
 ---@field n_segments integer
@@ -24,6 +31,8 @@ local LARGEST = 8
 ---@field peak_at string what runs there
 ---@field layers string[]
 ---@field recomputed_layers integer[]
+---@field recomputed_nodes integer that run more than once
+---@field most_replays integer of one node
 ---@field largest {name: string, shape: string, bytes: integer, reason: string}[]
 ---@field segments {first: integer, last: integer, from: string, to: string, parent: integer?}[]
 
@@ -45,19 +54,28 @@ local function what_runs(graph, instruction)
   return name_of(node)
 end
 
+local function reader_of(node)
+  local name = node.scope ~= '' and node.scope or node.op
+  return node.backward and 'backward of ' .. name or name
+end
+
+-- Why an instance is alive: what it is, and what reads it last.
 local function reason_of(graph, instructions, instance)
-  if instance.workspace then return 'scratch of the kernel that runs' end
+  local node = graph.nodes[instance.node]
+  if instance.workspace then return 'workspace of ' .. reader_of(node) end
   local reader = instructions[instance.read_by]
-  if not reader then return 'the result of what runs' end
-  local node = graph.nodes[reader.run or reader.free]
-  return ('%s%s%s reads it'):format(instance.replay and 'recomputed; ' or '',
-    node.backward and '' or 'forward ', node.op)
+  if not reader then return 'made here' end
+  local last = graph.nodes[reader.run or reader.free]
+  local kind = node.backward and 'gradient' or instance.replay and 'recomputed'
+    or last.backward and 'kept' or 'passing'
+  return ('%s: read by %s'):format(kind, reader_of(last))
 end
 
 local function largest_at_peak(plan, graph, instructions)
   local alive, at = {}, plan.peak_instruction
   for i, instance in ipairs(plan:instances()) do
-    if instance.in_arena and instance.born <= at and at <= instance.dead then
+    if instance.in_arena and instance.born <= at
+      and at <= (instance.read_by or instance.born) then
       instance.i = i
       alive[#alive + 1] = instance
     end
@@ -81,18 +99,24 @@ local function largest_at_peak(plan, graph, instructions)
   return list
 end
 
-local function recomputed_layers(graph, instructions)
-  local seen, list = {}, {}
+-- The layers where something runs again; how many nodes do, and how often the
+-- one that does most.
+local function recomputed(graph, instructions)
+  local seen, list, times, nodes, most = {}, {}, {}, 0, 0
   for _, instruction in ipairs(instructions) do
-    if instruction.run and instruction.replay then
-      local layer = graph.nodes[instruction.run].layer
+    local node = instruction.run
+    if node and instruction.replay then
+      local layer = graph.nodes[node].layer
       if layer and not seen[layer] then
         seen[layer], list[#list + 1] = true, layer
       end
+      if not times[node] then nodes = nodes + 1 end
+      times[node] = (times[node] or 0) + 1
+      most = math.max(most, times[node])
     end
   end
   table.sort(list)
-  return list
+  return list, nodes, most
 end
 
 local function segments_of(plan, graph)
@@ -107,13 +131,10 @@ local function segments_of(plan, graph)
   return list
 end
 
---- The summary of a plan.
+--- The numbers of a plan's summary: no list of instructions is made.
 ---@param plan reprise.Plan
----@return reprise.PlanSummary
-function summary.of(plan)
-  local graph, instructions = plan:graph(), plan:instructions()
-  local layers = {}
-  for i, layer in ipairs(graph.layers) do layers[i] = layer.name end
+---@return reprise.PlanSummary without its texts and lists
+function summary.numbers(plan)
   return {
     strategy = plan.strategy,
     peak_bytes = plan.peak_bytes,
@@ -126,6 +147,12 @@ function summary.of(plan)
     kept_bytes = plan.kept_bytes,
     recomputed_bytes = plan.recomputed_bytes,
     workspace_bytes = plan.workspace_bytes,
+    passing_bytes = plan.other_bytes,
+    buffer_bytes = plan.role_bytes.buffer,
+    input_bytes = plan.role_bytes.input,
+    result_bytes = plan.target_bytes,
+    fragmentation_bytes = plan.arena_bytes - plan.live_bytes,
+    seconds = plan.step_seconds,
     recompute_fraction = plan.recompute_fraction,
     step_fraction = plan.step_seconds > 0
       and plan.replay_seconds / plan.step_seconds or 0,
@@ -133,12 +160,27 @@ function summary.of(plan)
     n_replays = plan.n_replays,
     n_instructions = plan.n_instructions,
     peak_instruction = plan.peak_instruction,
-    peak_at = what_runs(graph, instructions[plan.peak_instruction]),
-    layers = layers,
-    recomputed_layers = recomputed_layers(graph, instructions),
-    largest = largest_at_peak(plan, graph, instructions),
-    segments = segments_of(plan, graph),
   }
 end
+
+--- The summary of a plan.
+---@param plan reprise.Plan
+---@return reprise.PlanSummary
+function summary.of(plan)
+  local graph, instructions = plan:graph(), plan:instructions()
+  local all = summary.numbers(plan)
+  all.layers = {}
+  for i, layer in ipairs(graph.layers) do all.layers[i] = layer.name end
+  all.peak_at = what_runs(graph, instructions[plan.peak_instruction])
+  all.recomputed_layers, all.recomputed_nodes, all.most_replays =
+    recomputed(graph, instructions)
+  all.largest = largest_at_peak(plan, graph, instructions)
+  all.segments = segments_of(plan, graph)
+  return all
+end
+
+-- What reports by picture and trace say of values and of what runs.
+summary.name_of, summary.what_runs = name_of, what_runs
+summary.reason_of, summary.reader_of = reason_of, reader_of
 
 return summary

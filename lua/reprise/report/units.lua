@@ -14,6 +14,21 @@ function units.bytes(n)
   return ('%.2f GiB'):format(n / 2 ^ 30)
 end
 
+local factors = {[''] = 1, b = 1, kb = 1e3, mb = 1e6, gb = 1e9, tb = 1e12,
+  kib = 2 ^ 10, mib = 2 ^ 20, gib = 2 ^ 30, tib = 2 ^ 40}
+
+--- Bytes from a number or a text: `300MiB`, `16GiB`, `1.5 GB`.
+---@param text number|string
+---@return number? bytes nil: the text is no amount above 0
+function units.parse_bytes(text)
+  local number, unit = tostring(text):match '^%s*([%d%.]+e?%+?%d*)%s*(%a*)%s*$'
+  number = tonumber(text) or tonumber(number)
+  local factor = tonumber(text) and 1 or factors[(unit or '?'):lower()]
+  if not number or not factor then return nil end
+  if number ~= number or number <= 0 or number == math.huge then return nil end
+  return math.floor(number * factor)
+end
+
 --- A duration on a clock: `0:07`, `1:42`, `2:03:09`.
 ---@param seconds number
 ---@return string
@@ -22,6 +37,16 @@ function units.clock(seconds)
   local m, h = math.floor(s / 60) % 60, math.floor(s / 3600)
   if h > 0 then return ('%d:%02d:%02d'):format(h, m, s % 60) end
   return ('%d:%02d'):format(m, s % 60)
+end
+
+--- A duration as a person says it: `840 us`, `12.5 ms`, `1.42 s`, `3:20`.
+---@param seconds number
+---@return string
+function units.seconds(seconds)
+  if seconds < 0.9995e-3 then return ('%.0f us'):format(seconds * 1e6) end
+  if seconds < 0.99995 then return ('%.1f ms'):format(seconds * 1e3) end
+  if seconds < 99.995 then return ('%.2f s'):format(seconds) end
+  return units.clock(seconds)
 end
 
 --- A count to three digits: `950`, `10.8 M`, `1.56 G`.

@@ -8,13 +8,24 @@ local input = require 'reprise.train.input'
 local CLASSES = 10
 -- Mean and deviation of Fashion-MNIST's training pixels, as 0 .. 1.
 local MEAN, DEVIATION = 0.2860, 0.3530
--- The test images are seen at most this many at a loss.
-local MOST_TEST_IMAGES = 10000
+-- At most this many test images are seen at a loss, so that it takes a small
+-- part of the time.
+local MOST_TEST_IMAGES = {mlp = 10000, resnet = 1000}
 
 local ImageTask = {}
 ImageTask.__index = ImageTask
 
---- The task; `Model` is examples/models/mlp.lua's or one with its methods.
+-- What the model is told, and an image as it takes it.
+local function config_of(options, images)
+  if options.model == 'mlp' then
+    return {inputs = images.pixels, width = options.width, layers = options.layers,
+      classes = CLASSES, dropout = options.dropout}, {images.pixels}
+  end
+  return {channels = 1, width = options.width, layers = options.layers,
+    classes = CLASSES}, {1, images.rows, images.columns}
+end
+
+--- The task; `Model` is examples/models/mlp.lua's or resnet.lua's.
 ---@param options reprise.TrainOptions
 ---@param Model function
 ---@return table task
@@ -36,16 +47,16 @@ function ImageTask.new(options, Model)
     items = options.batch, random = generator.new(options.seed, 1),
     order = {}, next = math.huge,
   }, ImageTask)
-  self.model = Model {inputs = train.pixels, width = options.width,
-    layers = options.layers, classes = CLASSES, dropout = options.dropout}
-  self.images = input.new('images', options.dtype, {options.batch, train.pixels})
+  local config, image = config_of(options, train)
+  self.model = Model(config)
+  self.images = input.new('images', options.dtype, {options.batch, unpack(image)})
   self.labels = input.new('labels', 'i32', {options.batch})
   return self
 end
 
 --- What is trained, in a few words.
 function ImageTask:title()
-  return ('mlp · batch %d'):format(self.options.batch)
+  return ('%s · batch %d'):format(self.options.model, self.options.batch)
 end
 
 --- Where the images come from.
@@ -101,7 +112,8 @@ end
 ---@return number
 function ImageTask:held_out_loss()
   local batch, total = self.options.batch, 0
-  local batches = math.floor(math.min(self.test.n, MOST_TEST_IMAGES) / batch)
+  local batches = math.floor(math.min(self.test.n,
+    math.max(batch, MOST_TEST_IMAGES[self.options.model])) / batch)
   for i = 0, batches - 1 do
     for row = 0, batch - 1 do copy(self, self.test, i * batch + row, row) end
     commit(self)

@@ -6,9 +6,9 @@ local ckpt = require 'reprise.ckpt'
 local clock = require 'reprise.report.clock'
 local failure = require 'reprise.failure'
 local log = require 'reprise.train.log'
+local look = require 'reprise.train.look'
 local loop = require 'reprise.train.loop'
 local memory_report = require 'reprise.report.memory'
-local plan_report = require 'reprise.report.plan'
 local progress = require 'reprise.report.progress'
 local summary = require 'reprise.report.summary'
 local units = require 'reprise.report.units'
@@ -20,7 +20,10 @@ local optim = rp.optim
 local SAMPLE_CHARACTERS, SAMPLE_SECONDS = 500, 10
 -- Shares of the steps and of the peak learning rate.
 local WARMUP, LEAST_LR = 0.05, 0.1
-local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task'}
+-- A trace of these many steps is small enough to look at.
+local TRACED_STEPS = 5
+local tasks = {gpt = 'reprise.train.text_task', mlp = 'reprise.train.image_task',
+               resnet = 'reprise.train.image_task'}
 
 -- Weight decay on matrices only: biases, norms and scales have none.
 local function make_optimizer(model, options)
@@ -52,19 +55,29 @@ end
 -- The plans of a step under the chosen strategy and under none.
 local function plans(task, opt, options)
   local loss = task:loss()
-  local ok, plan = pcall(opt.plan, opt, loss, {ckpt = options.ckpt})
-  if not ok then
-    -- The message's own position and "[ckpt] spec: " say nothing new here.
-    local reason = tostring(plan)
-    local _, start = reason:find('[ckpt] ' .. options.ckpt .. ': ', 1, true)
-    error(('--ckpt %s: %s'):format(options.ckpt,
-      start and reason:sub(start + 1) or reason), 0)
-  end
+  local plan = look.plan(opt, loss, options.ckpt)
   local none = opt:plan(loss, {ckpt = 'none'})
-  return summary.of(plan), summary.of(none)
+  return summary.of(plan), summary.numbers(none), plan
 end
 
-local function hooks_of(opt, options, plan, line, journal)
+-- --trace: the first steps, written when they are done or training ends.
+local function tracer(options)
+  if not options.trace then return function() end end
+  local file, problem = io.open(options.trace, 'w')
+  if not file then
+    error(('--trace %s: %s'):format(options.trace, (problem:gsub('^.*: ', ''))), 0)
+  end
+  file:close()
+  local trace = rp.trace()
+  return function(step)
+    if trace and (not step or step >= TRACED_STEPS) then
+      trace:save(options.trace)
+      trace = nil
+    end
+  end
+end
+
+local function hooks_of(opt, options, plan, line, journal, traced)
   local rate = optim.warmup_cosine {lr = options.lr, steps = options.steps,
     warmup = math.ceil(options.steps * WARMUP), min_lr = options.lr * LEAST_LR}
   return {
@@ -74,6 +87,7 @@ local function hooks_of(opt, options, plan, line, journal)
     show = function(step)
       line:show(step)
       journal:write(step)
+      traced(step.step)
     end,
   }
 end
@@ -88,8 +102,10 @@ local function train(task, opt, options, plan)
     sink(text)
   end
   C.rp_interrupt_install()
+  local traced = tracer(options)
   local ok, result = pcall(loop.run, task, opt, options,
-    hooks_of(opt, options, plan, line, journal))
+    hooks_of(opt, options, plan, line, journal, traced))
+  traced()
   line:finish()
   journal:close()
   failure.sink = sink
@@ -136,18 +152,27 @@ end
 return function(options, Model)
   rp.manual_seed(options.seed)
   rp.set_default_dtype(options.dtype)
+  rp.detect_anomaly(options.detect_anomaly or false)
+  rp.verify_replay(options.verify_replay or false)
   local strategy, reason = ckpt.parse(options.ckpt)
   if not strategy then
     error(('--ckpt %s: %s'):format(options.ckpt, reason), 0)
   end
   rp.ckpt(strategy)
-  local task = require(tasks[options.model]).new(options, Model)
-  local opt = make_optimizer(task.model, options)
-  local plan, none = plans(task, opt, options)
+  local function build(changes)
+    local chosen = setmetatable(changes or {}, {__index = options})
+    local task = require(tasks[options.model]).new(chosen, Model)
+    return task, make_optimizer(task.model, chosen)
+  end
+  if options.compare then return look.compare(build, options) end
+  if options.fit then return look.fit(build, options) end
+  local task, opt = build()
+  if options.curve then
+    return look.curve(opt, task:loss(), options, task:title())
+  end
+  local plan, none, whole = plans(task, opt, options)
   if options.plan then
-    print(options.json and plan_report.json(plan, none)
-      or plan_report.text(plan, none, title(task, options)))
-    return
+    return look.report(whole, plan, none, options, title(task, options))
   end
   print(title(task, options))
   print(task:data_line())

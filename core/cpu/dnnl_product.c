@@ -1,8 +1,4 @@
-/* The only file that talks to oneDNN (its 2.x C API). What version 3 spells
-   differently is in two functions: describe (memory descriptors are objects
-   there) and make_primitive (there is no operation descriptor).
-
-   oneDNN 2.6 multiplies matrices whose dims lie densely, in any order of
+/* oneDNN 2.6 multiplies matrices whose dims lie densely, in any order of
    dims, with its BRGEMM kernels, whose scratch is the workspace. Where an
    operand's leading stride leaves a gap (a narrowed view) it uses its packed
    GEMM, just as fast, whose pack buffers (a few MiB while it runs) are its
@@ -10,15 +6,12 @@
    outer batch dims become a loop here until one of them does. */
 #include "cpu/dnnl.h"
 
-#include <oneapi/dnnl/dnnl.h>
-#include <oneapi/dnnl/dnnl_debug.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "base/status.h"
-#include "cpu/parallel.h"
+#include "cpu/dnnl_library.h"
 #include "cpu/product.h"
 
 struct rp_dnnl_product {
@@ -29,38 +22,6 @@ struct rp_dnnl_product {
   dnnl_primitive_t primitive; /* NULL: empty, or k is 0 */
   dnnl_memory_t a, b, bias, y, scratchpad;
 };
-
-/* ---- engine and stream: one of each a process ---------------------------- */
-
-static struct {
-  pthread_once_t once;
-  dnnl_status_t status;
-  dnnl_engine_t engine;
-  dnnl_stream_t stream;
-} library = {.once = PTHREAD_ONCE_INIT};
-
-/* oneDNN keeps compiled kernels for products like earlier ones: about 45 KiB
-   each, 1024 of them unless told otherwise. Plans hold theirs anyway; what
-   this saves is compiling a layer's products again for the next layer. */
-enum { KEPT_PRIMITIVES = 128 };
-
-static void library_open(void) {
-  library.status = dnnl_engine_create(&library.engine, dnnl_cpu, 0);
-  if (library.status != dnnl_success) return;
-  library.status = dnnl_set_primitive_cache_capacity(KEPT_PRIMITIVES);
-  if (library.status != dnnl_success) return;
-  library.status = dnnl_stream_create(&library.stream, library.engine,
-                                      dnnl_stream_default_flags);
-}
-
-static rp_status checked(rp_context *ctx, dnnl_status_t status,
-                         const char *what) {
-  if (status == dnnl_success) return RP_OK;
-  if (status == dnnl_out_of_memory)
-    return rp_fail(ctx, RP_NOMEM, "out of memory: oneDNN could not %s", what);
-  return rp_fail(ctx, RP_INTERNAL, "oneDNN could not %s: %s", what,
-                 dnnl_status2str(status));
-}
 
 /* ---- descriptors ----------------------------------------------------------- */
 
@@ -103,12 +64,6 @@ static dnnl_status_t describe_bias(const rp_product *p, int loops,
   dims[rank - 1] = p->n;
   strides[rank - 1] = 1;
   return dnnl_memory_desc_init_by_strides(out, rank, dims, dnnl_f32, strides);
-}
-
-static dnnl_status_t make_memory(const dnnl_memory_desc_t *descriptor,
-                                 dnnl_memory_t *out) {
-  return dnnl_memory_create(out, descriptor, library.engine,
-                            DNNL_MEMORY_NONE);
 }
 
 /* ---- primitives ------------------------------------------------------------- */
@@ -155,19 +110,20 @@ static dnnl_status_t make_primitive(rp_dnnl_product *p, int loops,
         attr, dnnl_scratchpad_mode_user);
   if (!status)
     status = dnnl_primitive_desc_create(&descriptor, &operation, attr,
-                                        library.engine, NULL);
+                                        rp_dnnl.engine, NULL);
   if (!status && !last_chance && is_reference(descriptor))
     status = dnnl_unimplemented;
   if (!status) {
     const dnnl_memory_desc_t *scratchpad = dnnl_primitive_desc_query_md(
         descriptor, dnnl_query_scratchpad_md, 0);
     *scratchpad_bytes = (int64_t)dnnl_memory_desc_get_size(scratchpad);
-    if (*scratchpad_bytes > 0) status = make_memory(scratchpad, &p->scratchpad);
+    if (*scratchpad_bytes > 0)
+      status = rp_dnnl_memory(scratchpad, &p->scratchpad);
   }
-  if (!status) status = make_memory(&a, &p->a);
-  if (!status) status = make_memory(&b, &p->b);
-  if (!status) status = make_memory(&y, &p->y);
-  if (!status && p->has_bias) status = make_memory(&bias, &p->bias);
+  if (!status) status = rp_dnnl_memory(&a, &p->a);
+  if (!status) status = rp_dnnl_memory(&b, &p->b);
+  if (!status) status = rp_dnnl_memory(&y, &p->y);
+  if (!status && p->has_bias) status = rp_dnnl_memory(&bias, &p->bias);
   if (!status) status = dnnl_primitive_create(&p->primitive, descriptor);
   if (descriptor) dnnl_primitive_desc_destroy(descriptor);
   if (attr) dnnl_primitive_attr_destroy(attr);
@@ -183,8 +139,7 @@ rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
                                      const rp_array *b, const rp_array *bias,
                                      const rp_array *y,
                                      int64_t *workspace_bytes) {
-  pthread_once(&library.once, library_open);
-  if (checked(ctx, library.status, "start") != RP_OK) return NULL;
+  if (rp_dnnl_open(ctx) != RP_OK) return NULL;
   rp_dnnl_product *p = rp_alloc(ctx, sizeof *p);
   if (p == NULL) return NULL;
   p->ctx = ctx;
@@ -198,7 +153,7 @@ rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
     status = make_primitive(p, p->loops, workspace_bytes);
     if (status != dnnl_unimplemented) break;
   }
-  if (checked(ctx, status, "prepare a matrix product") != RP_OK) {
+  if (rp_dnnl_check(ctx, status, "prepare a matrix product") != RP_OK) {
     rp_dnnl_product_free(p);
     return NULL;
   }
@@ -230,9 +185,9 @@ static rp_status execute(void *user, int64_t a, int64_t b, int64_t y) {
   if (!status) status = dnnl_memory_set_data_handle(p->b, (void *)(e->b + b));
   if (!status) status = dnnl_memory_set_data_handle(p->y, e->y + y);
   if (!status)
-    status = dnnl_primitive_execute(p->primitive, library.stream, e->n_args,
+    status = dnnl_primitive_execute(p->primitive, rp_dnnl.stream, e->n_args,
                                     e->args);
-  return checked(e->ctx, status, "run a matrix product");
+  return rp_dnnl_check(e->ctx, status, "run a matrix product");
 }
 
 /* y = bias or 0: the product over no k. */
@@ -276,7 +231,7 @@ rp_status rp_dnnl_product_run(rp_dnnl_product *p, rp_context *ctx,
         (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, p->scratchpad};
     status = dnnl_memory_set_data_handle(p->scratchpad, workspace);
   }
-  if (status) return checked(ctx, status, "run a matrix product");
+  if (status) return rp_dnnl_check(ctx, status, "run a matrix product");
   return rp_product_loop(&p->product, p->loops, execute, &e);
 }
 
@@ -287,7 +242,8 @@ static rp_array warm_up_array(float *data, int64_t rows, int64_t columns,
   return (rp_array){data, {RP_F32, 2, {rows, columns}}, {leading, 1}};
 }
 
-/* Once a process. Best effort: a failure here is found again, and said, where it matters. */
+/* Once a process. Best effort: a failure here is found again, and said, where
+   it matters. */
 void rp_dnnl_warm_up(rp_context *ctx) {
   enum { SIZE = 256 };
   static atomic_flag warm = ATOMIC_FLAG_INIT;

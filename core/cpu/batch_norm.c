@@ -1,0 +1,314 @@
+/* batch_norm, group_norm and their gradients. x:(N, C, S) is runs of S values,
+   a run for each image and channel; every sum is taken over whole runs, in
+   their order, in f64 across runs.
+
+   dx may be written over dy or x, y over x: the same array or another one,
+   so that loops have no dependence between iterations (ivdep). `wide` is a
+   constant wherever a function is inlined. */
+#include "cpu/lanes.h"
+#include "cpu/parallel.h"
+#include "exec/backend.h"
+#include "graph/op.h"
+
+typedef struct shape {
+  int64_t images, channels, run; /* N, C, S */
+} shape;
+
+static shape shape_of(const rp_type *x) {
+  shape s = {x->dims[0], x->dims[1], 1};
+  for (int i = 2; i < x->rank; i++) s.run *= x->dims[i];
+  return s;
+}
+
+static double real_of(const rp_kernel_args *args, int i, double fallback) {
+  return i < args->n_reals ? args->reals[i] : fallback;
+}
+
+RP_INLINE double load(const void *x, int64_t i, bool wide) {
+  return wide ? ((const double *)x)[i] : (double)((const float *)x)[i];
+}
+RP_INLINE void store(void *x, int64_t i, bool wide, double value) {
+  if (wide) ((double *)x)[i] = value;
+  else ((float *)x)[i] = (float)value;
+}
+
+/* ---- one run ------------------------------------------------------------- */
+
+RP_INLINE double fold(rp_fold what, const void *x, int64_t at, int64_t n,
+                      double shift, bool wide) {
+  return wide ? rp_fold_f64(what, (const double *)x + at, n, shift)
+              : rp_fold_f32(what, (const float *)x + at, n, (float)shift);
+}
+
+/* y = (x - mean) scale + b. */
+RP_INLINE void affine_run(const void *x, void *y, int64_t at, int64_t n,
+                          double mean, double scale, double b, bool wide) {
+  if (wide) {
+    const double *from = (const double *)x + at;
+    double *to = (double *)y + at;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; i++) to[i] = (from[i] - mean) * scale + b;
+  } else {
+    const float *from = (const float *)x + at;
+    float *to = (float *)y + at;
+    const float m = (float)mean, s = (float)scale, c = (float)b;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; i++) to[i] = (from[i] - m) * s + c;
+  }
+}
+
+/* dx = scale dy - level - slope (x - mean). */
+RP_INLINE void grad_run(const void *dy, const void *x, void *dx, int64_t at,
+                        int64_t n, double mean, double scale, double level,
+                        double slope, bool wide) {
+  if (wide) {
+    const double *g = (const double *)dy + at, *from = (const double *)x + at;
+    double *to = (double *)dx + at;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; i++)
+      to[i] = g[i] * scale - level - (from[i] - mean) * slope;
+  } else {
+    const float *g = (const float *)dy + at, *from = (const float *)x + at;
+    float *to = (float *)dx + at;
+    const float m = (float)mean, s = (float)scale, l = (float)level,
+                k = (float)slope;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; i++)
+      to[i] = g[i] * s - l - (from[i] - m) * k;
+  }
+}
+
+/* Adds the run's sums of dy and of dy (x - mean). */
+RP_INLINE void sums_f32(const float *dy, const float *x, int64_t n, float mean,
+                        double *sum, double *product) {
+  for (int64_t block = 0; block < n; block += RP_LANE_BLOCK) {
+    const int64_t end = n - block < RP_LANE_BLOCK ? n : block + RP_LANE_BLOCK;
+    float p[RP_F32_LANES] = {0}, q[RP_F32_LANES] = {0};
+    int64_t i = block;
+    for (; i + RP_F32_LANES <= end; i += RP_F32_LANES)
+      for (int l = 0; l < RP_F32_LANES; l++) {
+        p[l] += dy[i + l];
+        q[l] += dy[i + l] * (x[i + l] - mean);
+      }
+    for (int l = 0; i < end; i++, l++) {
+      p[l] += dy[i];
+      q[l] += dy[i] * (x[i] - mean);
+    }
+    *sum += rp_lanes_join_f32(RP_FOLD_SUM, p);
+    *product += rp_lanes_join_f32(RP_FOLD_SUM, q);
+  }
+}
+
+RP_INLINE void sums_f64(const double *dy, const double *x, int64_t n,
+                        double mean, double *sum, double *product) {
+  double p[RP_F64_LANES] = {0}, q[RP_F64_LANES] = {0};
+  int64_t i = 0;
+  for (; i + RP_F64_LANES <= n; i += RP_F64_LANES)
+    for (int l = 0; l < RP_F64_LANES; l++) {
+      p[l] += dy[i + l];
+      q[l] += dy[i + l] * (x[i + l] - mean);
+    }
+  for (int l = 0; i < n; i++, l++) {
+    p[l] += dy[i];
+    q[l] += dy[i] * (x[i] - mean);
+  }
+  *sum += rp_lanes_join_f64(RP_FOLD_SUM, p);
+  *product += rp_lanes_join_f64(RP_FOLD_SUM, q);
+}
+
+RP_INLINE void run_sums(const void *dy, const void *x, int64_t at, int64_t n,
+                        double mean, double *sum, double *product, bool wide) {
+  if (wide)
+    sums_f64((const double *)dy + at, (const double *)x + at, n, mean, sum,
+             product);
+  else
+    sums_f32((const float *)dy + at, (const float *)x + at, n, (float)mean,
+             sum, product);
+}
+
+/* ---- batch_norm ------------------------------------------------------------ */
+
+RP_INLINE void channel_forward(const rp_kernel_args *args, const shape *s,
+                               int64_t c, double eps, bool wide) {
+  const void *x = args->in[0].data;
+  const double n = (double)(s->images * s->run);
+  const int64_t stride = s->channels * s->run, first = c * s->run;
+  double mean = 0, var = 0;
+  for (int64_t i = 0; i < s->images; i++)
+    mean += fold(RP_FOLD_SUM, x, first + i * stride, s->run, 0, wide);
+  store(args->out[1].data, c, wide, mean / n);
+  mean = load(args->out[1].data, c, wide);
+  for (int64_t i = 0; i < s->images; i++)
+    var += fold(RP_FOLD_DEVIATION, x, first + i * stride, s->run, mean, wide);
+  store(args->out[2].data, c, wide, var / n);
+  var = load(args->out[2].data, c, wide);
+  const double scale = load(args->in[1].data, c, wide) / sqrt(var + eps);
+  const double b = load(args->in[2].data, c, wide);
+  for (int64_t i = 0; i < s->images; i++)
+    affine_run(x, args->out[0].data, first + i * stride, s->run, mean, scale,
+               b, wide);
+}
+
+RP_INLINE rp_status batch_norm(const rp_kernel_args *args, bool wide) {
+  const shape s = shape_of(&args->in[0].type);
+  const double eps = real_of(args, 0, 1e-5);
+#pragma omp parallel for schedule(static) \
+    if (rp_worth(s.images * s.channels * s.run))
+  for (int64_t c = 0; c < s.channels; c++)
+    channel_forward(args, &s, c, eps, wide);
+  return RP_OK;
+}
+
+RP_INLINE void channel_backward(const rp_kernel_args *args, const shape *s,
+                                int64_t c, double eps, bool wide) {
+  const void *dy = args->in[0].data, *x = args->in[1].data;
+  const double n = (double)(s->images * s->run);
+  const int64_t stride = s->channels * s->run, first = c * s->run;
+  const double mean = load(args->in[3].data, c, wide);
+  const double rstd = 1 / sqrt(load(args->in[4].data, c, wide) + eps);
+  double sum = 0, product = 0;
+  for (int64_t i = 0; i < s->images; i++)
+    run_sums(dy, x, first + i * stride, s->run, mean, &sum, &product, wide);
+  store(args->out[1].data, c, wide, product * rstd);
+  store(args->out[2].data, c, wide, sum);
+  const double scale = load(args->in[2].data, c, wide) * rstd;
+  for (int64_t i = 0; i < s->images; i++)
+    grad_run(dy, x, args->out[0].data, first + i * stride, s->run, mean, scale,
+             scale * sum / n, scale * product * rstd * rstd / n, wide);
+}
+
+RP_INLINE rp_status batch_norm_grad(const rp_kernel_args *args, bool wide) {
+  const shape s = shape_of(&args->in[1].type);
+  const double eps = real_of(args, 0, 1e-5);
+#pragma omp parallel for schedule(static) \
+    if (rp_worth(s.images * s.channels * s.run))
+  for (int64_t c = 0; c < s.channels; c++)
+    channel_backward(args, &s, c, eps, wide);
+  return RP_OK;
+}
+
+static rp_status batch_norm_f32(const rp_kernel_args *args) {
+  return batch_norm(args, false);
+}
+static rp_status batch_norm_f64(const rp_kernel_args *args) {
+  return batch_norm(args, true);
+}
+static rp_status batch_norm_grad_f32(const rp_kernel_args *args) {
+  return batch_norm_grad(args, false);
+}
+static rp_status batch_norm_grad_f64(const rp_kernel_args *args) {
+  return batch_norm_grad(args, true);
+}
+
+/* ---- group_norm ------------------------------------------------------------- */
+
+static int64_t groups_of(const rp_kernel_args *args) {
+  return args->n_ints > 0 ? args->ints[0] : 1;
+}
+
+RP_INLINE rp_status group_norm(const rp_kernel_args *args, bool wide) {
+  const shape s = shape_of(&args->in[0].type);
+  const int64_t groups = groups_of(args), width = s.channels / groups;
+  const double eps = real_of(args, 0, 1e-5), n = (double)(width * s.run);
+  const void *x = args->in[0].data;
+#pragma omp parallel for schedule(static) \
+    if (rp_worth(s.images * s.channels * s.run))
+  for (int64_t g = 0; g < s.images * groups; g++) {
+    const int64_t first = g * width * s.run;
+    double mean = fold(RP_FOLD_SUM, x, first, width * s.run, 0, wide) / n;
+    store(args->out[1].data, g, wide, mean);
+    mean = load(args->out[1].data, g, wide);
+    const double var =
+        fold(RP_FOLD_DEVIATION, x, first, width * s.run, mean, wide) / n;
+    store(args->out[2].data, g, wide, 1 / sqrt(var + eps));
+    const double rstd = load(args->out[2].data, g, wide);
+    for (int64_t k = 0; k < width; k++) {
+      const int64_t c = g % groups * width + k;
+      affine_run(x, args->out[0].data, first + k * s.run, s.run, mean,
+                 rstd * load(args->in[1].data, c, wide),
+                 load(args->in[2].data, c, wide), wide);
+    }
+  }
+  return RP_OK;
+}
+
+/* For each run, its sums of dy and of dy (x - mean). */
+static rp_status prepare_group_grad(const rp_kernel_args *args, void **state,
+                                    int64_t *bytes) {
+  const shape s = shape_of(&args->in[1].type);
+  *state = NULL;
+  *bytes = rp_align(2 * s.images * s.channels * (int64_t)sizeof(double));
+  return RP_OK;
+}
+
+RP_INLINE rp_status group_norm_grad(const rp_kernel_args *args, bool wide) {
+  const shape s = shape_of(&args->in[1].type);
+  const int64_t groups = groups_of(args), width = s.channels / groups;
+  const double n = (double)(width * s.run);
+  const void *dy = args->in[0].data, *x = args->in[1].data;
+  const void *rstds = args->in[4].data;
+  double *sums = args->workspace;
+#pragma omp parallel for schedule(static) \
+    if (rp_worth(s.images * s.channels * s.run))
+  for (int64_t g = 0; g < s.images * groups; g++) {
+    const double mean = load(args->in[3].data, g, wide);
+    const double rstd = load(rstds, g, wide);
+    double level = 0, slope = 0;
+    for (int64_t k = 0; k < width; k++) {
+      const int64_t run = g * width + k;
+      double *sum = sums + 2 * run;
+      sum[0] = sum[1] = 0;
+      run_sums(dy, x, run * s.run, s.run, mean, &sum[0], &sum[1], wide);
+      const double w = load(args->in[2].data, g % groups * width + k, wide);
+      level += w * sum[0];
+      slope += w * sum[1];
+    }
+    for (int64_t k = 0; k < width; k++) {
+      const int64_t run = g * width + k;
+      const double w = load(args->in[2].data, g % groups * width + k, wide);
+      grad_run(dy, x, args->out[0].data, run * s.run, s.run, mean, w * rstd,
+               rstd * level / n, rstd * rstd * rstd * slope / n, wide);
+    }
+  }
+  for (int64_t c = 0; c < s.channels; c++) {
+    double dw = 0, db = 0;
+    for (int64_t i = 0; i < s.images; i++) {
+      const double *sum = sums + 2 * (i * s.channels + c);
+      dw += sum[1] * load(rstds, i * groups + c / width, wide);
+      db += sum[0];
+    }
+    store(args->out[1].data, c, wide, dw);
+    store(args->out[2].data, c, wide, db);
+  }
+  return RP_OK;
+}
+
+static rp_status group_norm_f32(const rp_kernel_args *args) {
+  return group_norm(args, false);
+}
+static rp_status group_norm_f64(const rp_kernel_args *args) {
+  return group_norm(args, true);
+}
+static rp_status group_norm_grad_f32(const rp_kernel_args *args) {
+  return group_norm_grad(args, false);
+}
+static rp_status group_norm_grad_f64(const rp_kernel_args *args) {
+  return group_norm_grad(args, true);
+}
+
+extern const rp_op rp_op_batch_norm, rp_op_batch_norm_grad, rp_op_group_norm,
+    rp_op_group_norm_grad;
+
+static const rp_kernel rows[] = {
+    {&rp_op_batch_norm, RP_F32, batch_norm_f32, NULL, NULL},
+    {&rp_op_batch_norm, RP_F64, batch_norm_f64, NULL, NULL},
+    {&rp_op_batch_norm_grad, RP_F32, batch_norm_grad_f32, NULL, NULL},
+    {&rp_op_batch_norm_grad, RP_F64, batch_norm_grad_f64, NULL, NULL},
+    {&rp_op_group_norm, RP_F32, group_norm_f32, NULL, NULL},
+    {&rp_op_group_norm, RP_F64, group_norm_f64, NULL, NULL},
+    {&rp_op_group_norm_grad, RP_F32, group_norm_grad_f32, prepare_group_grad,
+     NULL},
+    {&rp_op_group_norm_grad, RP_F64, group_norm_grad_f64, prepare_group_grad,
+     NULL},
+};
+const rp_kernel_table rp_cpu_batch_norm = {rows, sizeof rows / sizeof *rows};

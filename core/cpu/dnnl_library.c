@@ -1,0 +1,40 @@
+#include "cpu/dnnl_library.h"
+
+#include <oneapi/dnnl/dnnl_debug.h>
+#include <pthread.h>
+
+struct rp_dnnl_library rp_dnnl;
+
+/* oneDNN keeps compiled kernels for primitives like earlier ones: about
+   45 KiB each, 1024 of them unless told otherwise. Plans hold theirs anyway;
+   what this saves is compiling a layer's again for the next layer. */
+enum { KEPT_PRIMITIVES = 128 };
+
+static void library_open(void) {
+  rp_dnnl.status = dnnl_engine_create(&rp_dnnl.engine, dnnl_cpu, 0);
+  if (rp_dnnl.status != dnnl_success) return;
+  rp_dnnl.status = dnnl_set_primitive_cache_capacity(KEPT_PRIMITIVES);
+  if (rp_dnnl.status != dnnl_success) return;
+  rp_dnnl.status = dnnl_stream_create(&rp_dnnl.stream, rp_dnnl.engine,
+                                      dnnl_stream_default_flags);
+}
+
+rp_status rp_dnnl_open(rp_context *ctx) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, library_open);
+  return rp_dnnl_check(ctx, rp_dnnl.status, "start");
+}
+
+rp_status rp_dnnl_check(rp_context *ctx, dnnl_status_t status,
+                        const char *what) {
+  if (status == dnnl_success) return RP_OK;
+  if (status == dnnl_out_of_memory)
+    return rp_fail(ctx, RP_NOMEM, "out of memory: oneDNN could not %s", what);
+  return rp_fail(ctx, RP_INTERNAL, "oneDNN could not %s: %s", what,
+                 dnnl_status2str(status));
+}
+
+dnnl_status_t rp_dnnl_memory(const dnnl_memory_desc_t *descriptor,
+                             dnnl_memory_t *out) {
+  return dnnl_memory_create(out, descriptor, rp_dnnl.engine, DNNL_MEMORY_NONE);
+}

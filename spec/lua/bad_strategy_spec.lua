@@ -1,0 +1,103 @@
+-- Amounts and segments that make no sense: what is wrong, and what would be
+-- right, at the user's line. Other mistakes are bad_input_spec's.
+
+local rp = require 'reprise'
+local run = require 'spec.support.run'
+local nn = rp.nn
+
+local function fails(fn, ...)
+  local ok, message = pcall(fn)
+  assert(not ok, 'no error')
+  for _, text in ipairs {...} do
+    if not message:find(text, 1, true) then
+      error(('the message lacks "%s": %s'):format(text, message), 2)
+    end
+  end
+  if not message:find 'bad_strategy_spec.lua:%d+:' then
+    error('the message does not point at the caller: ' .. message, 2)
+  end
+end
+
+describe('a strategy', function()
+  setup(run.quiet)
+  teardown(run.loud)
+
+  local net = nn.Layers(3, function() return nn.Sequential {nn.Linear(4, 4), nn.Tanh()} end)
+
+  before_each(function()
+    for _, p in ipairs(net:parameters()) do p.grad = nil end
+  end)
+
+  local function under(spec)
+    return function() net(rp.ones(2, 4)):sum():backward {ckpt = spec} end
+  end
+
+  local function untouched()
+    for _, p in ipairs(net:parameters()) do assert.is_nil(p.grad) end
+  end
+
+  local amounts = {
+    ['budget=abc'] = {'abc', 'budget=2GiB', 'budget=40%', 'budget=min'},
+    ['budget=-1'] = {'-1', 'budget=2GiB'},
+    ['budget=0'] = {'0', 'budget=2GiB'},
+    ['budget=0%'] = {'0%', 'above 0 %', 'at most 100 %'},
+    ['budget=400%'] = {'400%', 'at most 100 %'},
+    ['budget=-5%'] = {'-5%', 'budget=40%'},
+    ['budget=1.2.3GiB'] = {'1.2.3GiB', 'budget=2GiB'},
+    ['budget=3parsecs'] = {'3parsecs', 'budget=2GiB'},
+    ['budget=nan'] = {'nan', 'budget=2GiB'},
+    ['budget='] = {'missing', 'budget=2GiB'},
+    ['budget'] = {'missing', 'budget=2GiB'},
+    ['budget=1'] = {'cannot be met', 'the least for this model is', 'bytes'},
+    ['revolve=0'] = {'revolve', 'at least 1', '0'},
+    ['revolve=-3'] = {'revolve', 'at least 1', '-3'},
+    ['revolve=two'] = {'revolve', 'two'},
+    ['revolve'] = {'missing', 'revolve='},
+    ['every=0'] = {'at least 1', '0'},
+  }
+  for spec, wanted in pairs(amounts) do
+    it('of ' .. spec .. ' is refused', function()
+      fails(under(spec), '[ckpt] ' .. spec, unpack(wanted))
+      untouched()
+    end)
+  end
+
+  it('takes amounts in words and as numbers', function()
+    for _, spec in ipairs {'budget=1GiB', 'budget=100%', 'budget=min', 'budget=1e9',
+        {budget = 2^30}} do
+      under(spec)()
+      assert.truthy(net:parameters()[1].grad)
+    end
+  end)
+
+  it('tells the least budget, which works; one byte less does not', function()
+    local _, message = pcall(under 'budget=1')
+    local least = tonumber(message:match '%((%d+) bytes%), of which')
+    assert(least, message)
+    local plan = net(rp.ones(2, 4)):sum():plan {ckpt = {budget = least}}
+    assert.equal(least, plan.peak_bytes)
+    fails(under {budget = least - 1}, 'cannot be met', tostring(least))
+    untouched()
+  end)
+
+  local answers = {
+    ['overlapping segments'] = {{{1, 3}, {3, 5}}, 'segments[1], 1..3', 'segments[2], 3..5',
+      'overlap'},
+    ['one segment twice'] = {{{1, 3}, {1, 3}}, 'overlap'},
+    ['overlapping ones inside'] = {{{1, 6, segments = {{1, 3}, {2, 4}}}},
+      'segments[1].segments[1]', 'overlap'},
+    ['one that leaves its parent'] = {{{1, 3, segments = {{2, 4}}}}, 'not inside its parent 1..3'},
+    ['nodes that are not consecutive'] = {{{1, 3, 5}}, 'segments[1] lists 3 positions',
+      'consecutive', '{first, last}'},
+    ['a segment from back to front'] = {{{4, 2}}, 'comes before first'},
+    ['one that ends in the backward pass'] = {{{1, 9}}, 'segments[1].last is 9', '1..8'},
+    ['half a position'] = {{{1, 2.5}}, 'a number (2.5)'},
+    ['a list with a hole'] = {{[1] = {1, 2}, [3] = {3, 4}}, 'segments'},
+  }
+  for what, answer in pairs(answers) do
+    it('that returns ' .. what .. ' is refused', function()
+      fails(under(function() return answer[1] end), unpack(answer, 2))
+      untouched()
+    end)
+  end
+end)
