@@ -50,14 +50,6 @@ rp_status rp_cache_add(rp_context *ctx, rp_plan *plan) {
   return RP_OK;
 }
 
-void rp_cache_drop(rp_context *ctx, rp_plan *plan) {
-  for (int32_t i = 0; i < ctx->plans->plans.n; i++)
-    if (ctx->plans->plans.at[i] == plan) {
-      remove_at(ctx, i);
-      return;
-    }
-}
-
 void rp_cache_free(rp_context *ctx) {
   if (ctx->plans == NULL) return;
   rp_cache_forget_prepared(ctx);

@@ -28,8 +28,6 @@ typedef struct rp_plans {
 
 rp_plan *rp_cache_find(rp_context *ctx, const rp_key *key);
 rp_status rp_cache_add(rp_context *ctx, rp_plan *plan);
-/* Forgets plans that were never finished. */
-void rp_cache_drop(rp_context *ctx, rp_plan *plan);
 void rp_cache_forget_prepared(rp_context *ctx);
 void rp_cache_free(rp_context *ctx);
 

@@ -31,7 +31,7 @@ enum {
   /* A library's or a fused kernel whose time is counted in FLOPs: strategies
      that keep what is costly keep its output. */
   RP_COSTLY = 1 << 7,
-  /* Dims of the output are part of the attributes, not derived. */
+  /* The leaf's own record: rp_leaf makes it, rp_record does not. */
   RP_LEAF = 1 << 8,
   /* Effects: may have one input more than `inputs`, a bool of rank 0 (the
      guard): where it is false nothing is written. */

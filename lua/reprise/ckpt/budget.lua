@@ -3,10 +3,7 @@
 --                `none` needs above the persistent bytes; 'min', the least
 --                there is
 
-local units = {
-  [''] = 1, B = 1, KB = 1e3, MB = 1e6, GB = 1e9, TB = 1e12,
-  KIB = 2^10, MIB = 2^20, GIB = 2^30, TIB = 2^40,
-}
+local units = require 'reprise.report.units'
 
 local usage = "bytes, as in budget=2GiB or budget=300MiB, a share of what " ..
   '`none` needs, as in budget=40%, or budget=min'
@@ -18,7 +15,6 @@ local function parse(amount)
   end
   local text = tostring(amount)
   if text == 'min' then return 'min' end
-  local number, unit = text:match '^%s*([%d%.]+)%s*(%a*)%s*$'
   local share = text:match '^%s*([%d%.]+)%s*%%%s*$'
   if share then
     share = tonumber(share)
@@ -27,17 +23,11 @@ local function parse(amount)
     end
     return 'share', share / 100
   end
-  local factor = number and units[unit:upper()]
-  local bytes = tonumber(amount) or (factor and tonumber(number) and tonumber(number) * factor)
-  if not bytes or bytes <= 0 or bytes ~= bytes then
+  local bytes = units.parse_bytes(amount)
+  if not bytes then
     error(('%s is no amount: %s'):format(text, usage), 0)
   end
   return 'bytes', bytes
-end
-
-local function human(bytes)
-  if bytes >= 2^30 then return ('%.2f GiB'):format(bytes / 2^30) end
-  return ('%.1f MiB'):format(bytes / 2^20)
 end
 
 return function(amount)
@@ -54,7 +44,7 @@ return function(amount)
     if budget < least.peak_bytes then
       error(('budget %s (%.0f bytes) cannot be met: the least for this model is %s ' ..
         '(%.0f bytes), of which %s are parameters, optimizer state and the like'):format(
-        human(budget), budget, human(least.peak_bytes), least.peak_bytes, human(persistent)), 0)
+        units.bytes(budget), budget, units.bytes(least.peak_bytes), least.peak_bytes, units.bytes(persistent)), 0)
     end
     local best
     for _, point in ipairs(front) do
