@@ -30,6 +30,11 @@ local function parse(amount)
   return 'bytes', bytes
 end
 
+local function human(bytes)
+  if bytes >= 2^30 then return ('%.2f GiB'):format(bytes / 2^30) end
+  return ('%.1f MiB'):format(bytes / 2^20)
+end
+
 return function(amount)
   local kind, size = parse(amount)
   return function(graph)
@@ -44,7 +49,7 @@ return function(amount)
     if budget < least.peak_bytes then
       error(('budget %s (%.0f bytes) cannot be met: the least for this model is %s ' ..
         '(%.0f bytes), of which %s are parameters, optimizer state and the like'):format(
-        units.bytes(budget), budget, units.bytes(least.peak_bytes), least.peak_bytes, units.bytes(persistent)), 0)
+        human(budget), budget, human(least.peak_bytes), least.peak_bytes, human(persistent)), 0)
     end
     local best
     for _, point in ipairs(front) do
