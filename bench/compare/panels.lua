@@ -171,7 +171,8 @@ function panels.labelled(picture, right, points)
       fill = point.hollow and '#ffffff' or point.colour, stroke = point.colour,
       stroke_width = 1.8})
     picture:text(ends and point.x - 8 or point.x + 8, at, point.text,
-      {fill = point.colour, text_anchor = ends and 'end' or 'start'})
+      {fill = point.colour, text_anchor = ends and 'end' or 'start',
+        stroke = '#ffffff', stroke_width = 3, paint_order = 'stroke'})
   end
 end
 

@@ -49,8 +49,7 @@ end
 
 -- ---- time against memory -----------------------------------------------------------
 
--- Our plans from least memory to most: the front that budgets reach, where a
--- plan that is slower than one with less memory is left out of the line.
+-- Our plans under `none` and under budgets, from least memory to most.
 local function front_of(row)
   local points = {}
   for _, entry in ipairs(row.ours) do
@@ -63,25 +62,54 @@ local function front_of(row)
   return points
 end
 
-local function draw_front(picture, left, top, width, height, row, points)
-  local bytes, seconds, marks = 0, 0, {}
+-- What is drawn: PyTorch's and our strategies whole, of our budgets what is
+-- not far slower; the slowest would flatten all the rest.
+local function bounds(row)
+  local bytes, seconds = 0, 0
   for _, side in ipairs {row.ours, row.theirs} do
     for _, entry in ipairs(side) do
       if entry.seconds then
         bytes = math.max(bytes, entry.live_bytes)
-        seconds = math.max(seconds, entry.seconds.median)
+        if not (entry.spec and entry.spec:find '^budget') then
+          seconds = math.max(seconds, entry.seconds.median)
+        end
       end
     end
   end
-  panels.title(picture, left, top, row.title)
-  local x, y = panels.plane(picture, left, top, width, height, bytes * 1.06,
-    seconds * 1.06)
+  return bytes * 1.06, seconds * 1.15
+end
+
+-- From least time to most, as long as they lie below `ceiling`; the first
+-- beyond it ends the line there.
+local function draw_line(picture, points, x, y, ceiling)
   local line = {}
-  for _, entry in ipairs(points) do
-    line[#line + 1] = x(entry.live_bytes)
-    line[#line + 1] = y(entry.seconds.median)
+  for i = #points, 1, -1 do
+    local bytes, seconds = points[i].live_bytes, points[i].seconds.median
+    if seconds > ceiling then
+      local last = points[i + 1]
+      if last then
+        local share = (ceiling - last.seconds.median)
+          / (seconds - last.seconds.median)
+        local at = x(last.live_bytes + share * (bytes - last.live_bytes))
+        picture:line(line[#line - 1], line[#line], at, y(ceiling),
+          {stroke = panels.OURS, stroke_width = 2.2})
+        picture:text(at + 6, y(ceiling) + 10, ('↑ %s s at %s MiB'):format(
+          seconds_text(seconds), mib_text(bytes / MIB)),
+          {fill = panels.OURS, font_size = 11})
+      end
+      break
+    end
+    line[#line + 1], line[#line + 2] = x(bytes), y(seconds)
   end
   panels.line(picture, line, panels.OURS)
+end
+
+local function draw_front(picture, left, top, width, height, row, points)
+  local bytes, ceiling = bounds(row)
+  panels.title(picture, left, top, row.title)
+  local x, y = panels.plane(picture, left, top, width, height, bytes, ceiling)
+  draw_line(picture, points, x, y, ceiling)
+  local marks = {}
   local function mark(entry, text, colour, hollow)
     if entry and entry.seconds then
       marks[#marks + 1] = {x = x(entry.live_bytes), y = y(entry.seconds.median),
@@ -106,8 +134,8 @@ local function fronts(all)
   if #shown == 0 then return nil end
   return function()
     local width, height = 380, 340
-    local picture, place = panels.new('Time of a step against memory: '
-      .. 'budgets (line) and strategies', #shown, 3, width, height)
+    local picture, place = panels.new('Seconds of a step against memory',
+      #shown, 3, width, height)
     for i, entry in ipairs(shown) do
       local left, top = place(i)
       draw_front(picture, left, top, width, height, entry[1], entry[2])

@@ -122,6 +122,27 @@ local function memory_table(all)
     'PyTorch over its `none`', ''}, rows)
 end
 
+-- Our curve: what less memory costs.
+local function budgets_table(all)
+  local rows = {}
+  for _, row in ipairs(lookup.of_part(all, 'steps')) do
+    local none, first = lookup.pair(row, 'none').mine, true
+    for _, entry in ipairs(row.ours) do
+      local mine = not entry.at and entry.spec:find '^budget'
+        and lookup.mine(row, entry.label)
+      if mine and mine.seconds then
+        rows[#rows + 1] = {first and row.title or '',
+          '`' .. entry.label .. '`', mib(mine.live_bytes),
+          spread(mine.seconds), shown(none and ratio(mine.seconds.median,
+          none.seconds.median))}
+        first = false
+      end
+    end
+  end
+  return markdown({'a training step', 'budget', 'MiB', 's', 'over `none`'},
+    rows)
+end
+
 local function peaks_table(all)
   local rows = {}
   for _, row in ipairs(lookup.of_part(all, 'steps')) do
@@ -242,16 +263,18 @@ local LEGEND = 'Seconds are medians of steps taken in turn (least..most); MiB '
   .. "are live bytes at the peak, above parameters, optimizer state and "
   .. "inputs. Ratios are ours over PyTorch's: below 1 is better."
 
-local function join(parts)
+-- Paragraphs; an empty one is false or nil.
+local function join(...)
   local list = {}
-  for _, part in ipairs(parts) do
+  for i = 1, select('#', ...) do
+    local part = select(i, ...)
     if part then list[#list + 1] = part end
   end
   return table.concat(list, '\n\n') .. '\n'
 end
 
 local function section(title, text, body)
-  return body and join {'## ' .. title, text, body}:sub(1, -2) or nil
+  return body and join('## ' .. title, text, body):sub(1, -2)
 end
 
 local function picture_line(all, folder)
@@ -265,7 +288,7 @@ end
 
 --- The whole: every table.
 function report.text(all)
-  return join {
+  return join(
     '# Ours and PyTorch, side by side',
     'Made by `make bench`. ' .. head(all),
     LEGEND,
@@ -274,6 +297,8 @@ function report.text(all)
     section("At the memory of PyTorch's strategies", 'Reprise under a budget: '
       .. 'the bytes that its own parameters, states and inputs take, and '
       .. "PyTorch's live bytes above that.", memory_table(all)),
+    section('Under budgets', 'Shares are of what `none` needs above the '
+      .. 'persistent bytes; `min` is the least there is.', budgets_table(all)),
     section('All bytes', 'Parameters, optimizer state and inputs included: '
       .. 'what the plan promised before the first step, what was accounted '
       .. "while it ran, and by how much the process' resident memory grew.",
@@ -284,16 +309,15 @@ function report.text(all)
       .. 'operations of a step under `none`, per second, over those of one '
       .. "large square product of the row's dtype in the same run.",
       product_table(all)),
-    section('Notes', nil, other_lines(all)),
-  }
+    section('Notes', nil, other_lines(all)))
 end
 
 --- What the README shows.
 function report.short(all)
-  return join {head(all) .. ' ' .. LEGEND, steps_table(all),
+  return join(head(all) .. ' ' .. LEGEND, steps_table(all),
     picture_line(all, 'bench/results/'),
     'Budgets, all bytes, long sequences, the share of the product rate: '
-      .. '[bench/results](bench/results/README.md).'}
+      .. '[bench/results](bench/results/README.md).')
 end
 
 --- A line a strategy, for who watches the run.

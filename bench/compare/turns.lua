@@ -9,7 +9,7 @@ local turns = {}
 -- No row needs a quarter of this; what hangs must not hold up the rest.
 local LIMIT_SECONDS = 900
 local MOST_ROUNDS = 9
--- Of the memory that is free, what one step may need at most.
+-- Of the memory that is free, what the steps may need at most.
 local SHARE_OF_MEMORY = 0.8
 
 local function statistics(samples)
@@ -92,6 +92,18 @@ local function twin(known, entry)
   end
 end
 
+-- What is open has not yet allocated what it will.
+local function check_memory(entry, known)
+  local free, needed = machine.memory 'MemAvailable', entry.peak_bytes
+  for _, other in ipairs(known) do
+    if other.process then needed = needed + other.peak_bytes end
+  end
+  if free > 0 and needed > SHARE_OF_MEMORY * free then
+    error(('needs %.1f GiB, beside others %.1f GiB, of %.1f GiB free'):format(
+      entry.peak_bytes / 2 ^ 30, needed / 2 ^ 30, free / 2 ^ 30), 0)
+  end
+end
+
 -- Opens one of our settings and adds it to `known`.
 local function open_ours(context, row, entry, known)
   entry.samples = {}
@@ -100,12 +112,8 @@ local function open_ours(context, row, entry, known)
     process = turns.ours(context)
     local plan = process:ask('open', request(row, {ckpt = entry.spec}))
     for key, value in pairs(plan) do entry[key] = value end
-    local free = machine.memory 'MemAvailable'
-    if free > 0 and entry.peak_bytes > SHARE_OF_MEMORY * free then
-      error(('needs %.1f GiB of %.1f GiB free'):format(
-        entry.peak_bytes / 2 ^ 30, free / 2 ^ 30), 0)
-    end
     if entry.budget then entry.same_as = twin(known, entry) end
+    if not entry.same_as then check_memory(entry, known) end
   end)
   if not ok then entry.error = tostring(reason) end
   known[#known + 1] = entry
