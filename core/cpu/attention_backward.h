@@ -19,11 +19,10 @@ typedef struct backward_strip {
 
 static int64_t backward_bytes(const rp_attention *a) {
   const int64_t d = padded(a->depth), e = padded(a->value_depth);
-  const int64_t keys = round_up(a->keys, KEYS);
-  const int64_t reals = (keys + KEYS) * (d + e) + LANES * (d + e) +
-                        STRIPS * LANES * (3 * d + 2 * e + 2 * KEYS);
-  const int64_t bytes = reals * (int64_t)sizeof(real) +
-                        KEYS * LANES * (int64_t)sizeof(uint32_t);
+  const int64_t reals =
+      (round_up(a->keys, ROWS) + tile_of(a)) * (d + e) + LANES * (d + e) +
+      strips_of(a) * LANES * (3 * d + 2 * e + 2 * tile_of(a));
+  const int64_t bytes = reals * (int64_t)sizeof(real) + random_bytes(a);
   return round_up(bytes, RP_ALIGN) +
          round_up(sizeof(backward_strip[STRIPS]), RP_ALIGN);
 }
@@ -103,7 +102,7 @@ static void scatter(const rp_attention *a, int64_t n_strips,
 static void backward(const rp_attention *a, int64_t head, void *scratch) {
   const int64_t b = head / a->heads, h = head % a->heads;
   const int64_t d = padded(a->depth), e = padded(a->value_depth);
-  const int64_t all_keys = round_up(a->keys, KEYS);
+  const int64_t all_keys = round_up(a->keys, ROWS);
   const keeping keep = keeping_of(a);
   backward_strip *strips = scratch;
   real *at = (real *)((char *)scratch +
@@ -111,10 +110,10 @@ static void backward(const rp_attention *a, int64_t head, void *scratch) {
   real *dk = at, *dv = at += all_keys * d;
   memset(dk, 0, (size_t)(all_keys * (d + e)) * sizeof(real));
   real *keys = at += all_keys * e;
-  real *values = at += KEYS * d;
-  real *rows = at += KEYS * e;
+  real *values = at += tile_of(a) * d;
+  real *rows = at += tile_of(a) * e;
   at += LANES * (d + e);
-  for (int t = 0; t < STRIPS; t++) {
+  for (int64_t t = 0; t < strips_of(a); t++) {
     backward_strip *x = &strips[t];
     x->q_rows = at;
     x->q = at += LANES * d;
@@ -122,8 +121,8 @@ static void backward(const rp_attention *a, int64_t head, void *scratch) {
     x->dy_rows = at += LANES * d;
     x->dy = at += LANES * e;
     x->weights = at += LANES * e;
-    x->ds = at += KEYS * LANES;
-    at += KEYS * LANES;
+    x->ds = at += tile_of(a) * LANES;
+    at += tile_of(a) * LANES;
   }
   uint32_t *random = (uint32_t *)at;
   real one[LANES];

@@ -18,10 +18,9 @@ static int64_t forward_items(const rp_attention *a) {
 
 static int64_t forward_bytes(const rp_attention *a) {
   const int64_t d = padded(a->depth), e = padded(a->value_depth);
-  const int64_t reals = (STRIPS + 1) * LANES * (d + e) + KEYS * (d + e) +
-                        KEYS * LANES;
-  const int64_t bytes = reals * (int64_t)sizeof(real) +
-                        KEYS * LANES * (int64_t)sizeof(uint32_t);
+  const int64_t reals = (strips_of(a) + 1) * LANES * (d + e) +
+                        tile_of(a) * (d + e + LANES);
+  const int64_t bytes = reals * (int64_t)sizeof(real) + random_bytes(a);
   return round_up(bytes, RP_ALIGN) + round_up(sizeof(strip[STRIPS]), RP_ALIGN);
 }
 
@@ -88,9 +87,9 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
                       round_up(sizeof(strip[STRIPS]), RP_ALIGN));
   real *rows = at;
   real *keys = at += LANES * (d + e);
-  real *values = at += KEYS * d;
-  real *s = at += KEYS * e;
-  at += KEYS * LANES;
+  real *values = at += tile_of(a) * d;
+  real *s = at += tile_of(a) * e;
+  at += tile_of(a) * LANES;
   const int64_t n_strips =
       least(STRIPS, (a->queries - first + LANES - 1) / LANES);
   for (int64_t t = 0; t < n_strips; t++) {

@@ -43,6 +43,17 @@ static inline int64_t round_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
 
+/* Strips of a block and keys of a tile, fewer for small problems. */
+static inline int64_t strips_of(const rp_attention *a) {
+  return least(STRIPS, (a->queries + LANES - 1) / LANES);
+}
+static inline int64_t tile_of(const rp_attention *a) {
+  return least(KEYS, round_up(a->keys, ROWS));
+}
+static inline int64_t random_bytes(const rp_attention *a) {
+  return a->p > 0 ? tile_of(a) * LANES * (int64_t)sizeof(uint32_t) : 0;
+}
+
 /* ---- products ----------------------------------------------------------- */
 
 /* c[r][l] += sum_k a(r, k) b[k][l] for ROWS rows and LANES columns. */

@@ -62,10 +62,14 @@ local CheckpointedAttention = module.class('CheckpointedAttention', function(sel
 end)
 
 function CheckpointedAttention:forward(q, k, v, mask)
-  return scope.checkpoint(functional.scaled_dot_product_attention, q, k, v, {
+  local options = {
     mask = mask, is_causal = self.causal, scale = self.scale,
     dropout_p = self.training and self.dropout or 0,
-  })
+  }
+  local attend = functional.scaled_dot_product_attention
+  -- The op stores no weights; numbers as a mask go through them.
+  if mask == nil or mask.dtype == 'bool' then return attend(q, k, v, options) end
+  return scope.checkpoint(attend, q, k, v, options)
 end
 
 function CheckpointedAttention:describe()
