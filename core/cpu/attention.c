@@ -92,110 +92,107 @@ static rp_attention backward_of(const rp_kernel_args *args, bool packed) {
   return a;
 }
 
-static const rp_attention_loops *loops_of(const rp_kernel_args *args) {
-  return args->in[0].type.dtype == RP_F64 ? &rp_attention_f64
-                                          : &rp_attention_f32;
+/* ---- items to threads --------------------------------------------------- */
+
+/* One way through the loops: what to run, how often, and on how much. */
+typedef struct task {
+  rp_attention a;
+  int64_t items, bytes; /* scratch, for each thread */
+  void (*item)(const rp_attention *a, int64_t item, void *scratch);
+} task;
+
+static task task_of(const rp_kernel_args *args, bool forward, bool packed) {
+  const rp_attention_loops *loops = args->in[0].type.dtype == RP_F64
+                                        ? &rp_attention_f64
+                                        : &rp_attention_f32;
+  task t;
+  if (forward) {
+    t.a = forward_of(args, packed);
+    t.items = loops->forward_items(&t.a);
+    t.bytes = loops->forward_bytes(&t.a);
+    t.item = loops->forward;
+  } else {
+    t.a = backward_of(args, packed);
+    t.items = t.a.batch * t.a.heads;
+    t.bytes = loops->backward_bytes(&t.a);
+    t.item = loops->backward;
+  }
+  return t;
 }
 
-/* Scratch for each thread that gets an item. */
-static int64_t threads_for(const rp_attention *a, int64_t items) {
-  const int64_t work = a->batch * a->heads * a->queries * a->keys;
+/* The state is the number of threads that have scratch. */
+static rp_status prepare(const rp_kernel_args *args, void **state,
+                         int64_t *bytes, bool forward, bool packed) {
+  const task t = task_of(args, forward, packed);
+  const int64_t work =
+      t.a.batch * t.a.heads * t.a.queries * (t.a.keys + t.a.depth);
   const int64_t threads = rp_worth(work) ? omp_get_max_threads() : 1;
-  return items < threads ? items : threads;
+  const int64_t used = t.items < threads ? t.items : threads;
+  *state = (void *)(intptr_t)used;
+  *bytes = used * t.bytes;
+  return RP_OK;
 }
+
+/* The state is a number, nothing to free. */
+static void forget(void *state) { (void)state; }
 
 /* Items differ in length where causal, and each has its own outputs: which
    thread takes which does not show. */
-static rp_status run_items(const rp_kernel_args *args, const rp_attention *a,
-                           int64_t items, int64_t bytes,
-                           void (*item)(const rp_attention *, int64_t,
-                                        void *)) {
-  const int threads = (int)threads_for(a, items);
-  if (threads == 0) return RP_OK;
+static rp_status run(const rp_kernel_args *args, bool forward, bool packed) {
+  const task t = task_of(args, forward, packed);
+  if (t.items == 0) return RP_OK;
+  const int threads = (int)(intptr_t)args->state;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (int64_t i = 0; i < items; i++)
-    item(a, i, (char *)args->workspace + omp_get_thread_num() * bytes);
-  return RP_OK;
-}
-
-static rp_status run_forward(const rp_kernel_args *args, bool packed) {
-  const rp_attention a = forward_of(args, packed);
-  const rp_attention_loops *loops = loops_of(args);
-  return run_items(args, &a, loops->forward_items(&a),
-                   loops->forward_bytes(&a), loops->forward);
-}
-static rp_status run_backward(const rp_kernel_args *args, bool packed) {
-  const rp_attention a = backward_of(args, packed);
-  const rp_attention_loops *loops = loops_of(args);
-  return run_items(args, &a, a.batch * a.heads, loops->backward_bytes(&a),
-                   loops->backward);
-}
-
-static rp_status prepare_forward(const rp_kernel_args *args, int64_t *bytes,
-                                 bool packed) {
-  const rp_attention a = forward_of(args, packed);
-  const rp_attention_loops *loops = loops_of(args);
-  *bytes = threads_for(&a, loops->forward_items(&a)) *
-           loops->forward_bytes(&a);
-  return RP_OK;
-}
-static rp_status prepare_backward(const rp_kernel_args *args, int64_t *bytes,
-                                  bool packed) {
-  const rp_attention a = backward_of(args, packed);
-  *bytes = threads_for(&a, a.batch * a.heads) *
-           loops_of(args)->backward_bytes(&a);
+  for (int64_t i = 0; i < t.items; i++)
+    t.item(&t.a, i, (char *)args->workspace + omp_get_thread_num() * t.bytes);
   return RP_OK;
 }
 
 static rp_status run_attention(const rp_kernel_args *args) {
-  return run_forward(args, false);
+  return run(args, true, false);
 }
 static rp_status run_packed(const rp_kernel_args *args) {
-  return run_forward(args, true);
+  return run(args, true, true);
 }
 static rp_status run_attention_grad(const rp_kernel_args *args) {
-  return run_backward(args, false);
+  return run(args, false, false);
 }
 static rp_status run_packed_grad(const rp_kernel_args *args) {
-  return run_backward(args, true);
+  return run(args, false, true);
 }
 
 static rp_status prepare_attention(const rp_kernel_args *args, void **state,
                                    int64_t *bytes) {
-  (void)state;
-  return prepare_forward(args, bytes, false);
+  return prepare(args, state, bytes, true, false);
 }
 static rp_status prepare_packed(const rp_kernel_args *args, void **state,
                                 int64_t *bytes) {
-  (void)state;
-  return prepare_forward(args, bytes, true);
+  return prepare(args, state, bytes, true, true);
 }
 static rp_status prepare_attention_grad(const rp_kernel_args *args,
                                         void **state, int64_t *bytes) {
-  (void)state;
-  return prepare_backward(args, bytes, false);
+  return prepare(args, state, bytes, false, false);
 }
 static rp_status prepare_packed_grad(const rp_kernel_args *args, void **state,
                                      int64_t *bytes) {
-  (void)state;
-  return prepare_backward(args, bytes, true);
+  return prepare(args, state, bytes, false, true);
 }
 
 extern const rp_op rp_op_attention, rp_op_attention_grad,
     rp_op_packed_attention, rp_op_packed_attention_grad;
 
 static const rp_kernel rows[] = {
-    {&rp_op_attention, RP_F32, run_attention, prepare_attention, NULL},
-    {&rp_op_attention, RP_F64, run_attention, prepare_attention, NULL},
+    {&rp_op_attention, RP_F32, run_attention, prepare_attention, forget},
+    {&rp_op_attention, RP_F64, run_attention, prepare_attention, forget},
     {&rp_op_attention_grad, RP_F32, run_attention_grad,
-     prepare_attention_grad, NULL},
+     prepare_attention_grad, forget},
     {&rp_op_attention_grad, RP_F64, run_attention_grad,
-     prepare_attention_grad, NULL},
-    {&rp_op_packed_attention, RP_F32, run_packed, prepare_packed, NULL},
-    {&rp_op_packed_attention, RP_F64, run_packed, prepare_packed, NULL},
+     prepare_attention_grad, forget},
+    {&rp_op_packed_attention, RP_F32, run_packed, prepare_packed, forget},
+    {&rp_op_packed_attention, RP_F64, run_packed, prepare_packed, forget},
     {&rp_op_packed_attention_grad, RP_F32, run_packed_grad,
-     prepare_packed_grad, NULL},
+     prepare_packed_grad, forget},
     {&rp_op_packed_attention_grad, RP_F64, run_packed_grad,
-     prepare_packed_grad, NULL},
+     prepare_packed_grad, forget},
 };
 const rp_kernel_table rp_cpu_attention = {rows, sizeof rows / sizeof *rows};
