@@ -40,6 +40,7 @@ static rp_attention_array lse_of(const rp_array *x) {
 
 static rp_attention options_of(const rp_kernel_args *args) {
   return (rp_attention){
+      .dtype = (rp_dtype)args->in[0].type.dtype,
       .causal = args->n_ints > 0 && args->ints[0],
       .scale = args->n_reals > 0 ? args->reals[0] : 1,
       .p = args->n_reals > 1 ? args->reals[1] : 0,
@@ -184,15 +185,21 @@ extern const rp_op rp_op_attention, rp_op_attention_grad,
 static const rp_kernel rows[] = {
     {&rp_op_attention, RP_F32, run_attention, prepare_attention, forget},
     {&rp_op_attention, RP_F64, run_attention, prepare_attention, forget},
+    {&rp_op_attention, RP_BF16, run_attention, prepare_attention, forget},
     {&rp_op_attention_grad, RP_F32, run_attention_grad,
      prepare_attention_grad, forget},
     {&rp_op_attention_grad, RP_F64, run_attention_grad,
      prepare_attention_grad, forget},
+    {&rp_op_attention_grad, RP_BF16, run_attention_grad,
+     prepare_attention_grad, forget},
     {&rp_op_packed_attention, RP_F32, run_packed, prepare_packed, forget},
     {&rp_op_packed_attention, RP_F64, run_packed, prepare_packed, forget},
+    {&rp_op_packed_attention, RP_BF16, run_packed, prepare_packed, forget},
     {&rp_op_packed_attention_grad, RP_F32, run_packed_grad,
      prepare_packed_grad, forget},
     {&rp_op_packed_attention_grad, RP_F64, run_packed_grad,
+     prepare_packed_grad, forget},
+    {&rp_op_packed_attention_grad, RP_BF16, run_packed_grad,
      prepare_packed_grad, forget},
 };
 const rp_kernel_table rp_cpu_attention = {rows, sizeof rows / sizeof *rows};

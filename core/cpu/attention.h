@@ -1,6 +1,9 @@
 /* An attention problem as its loops see it: four-dimensional operands of any
    strides, whether they came packed or apart.
 
+   Operands in bf16 become f32 as they are read and are rounded once as they
+   are written; all between is f32's.
+
    The loops exist once (attention_forward.h, attention_backward.h) and are
    compiled for each number type (attention_f32.c, attention_f64.c). An item
    is what one thread does alone: forward a block of queries of one head,
@@ -18,6 +21,7 @@ typedef struct rp_attention_array {
 } rp_attention_array;
 
 typedef struct rp_attention {
+  rp_dtype dtype; /* of all but lse and mask; lse is bf16's in f32 */
   int64_t batch, heads, queries, keys, depth, value_depth;
   bool causal;
   double scale, p;

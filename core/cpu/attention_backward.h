@@ -27,17 +27,18 @@ static int64_t backward_bytes(const rp_attention *a) {
          round_up(sizeof(backward_strip[STRIPS]), RP_ALIGN);
 }
 
-static void strip_open(const rp_attention *a, int64_t b, int64_t h, real *rows,
+static void strip_open(const rp_attention *a, int64_t head, real *rows,
                        backward_strip *x) {
   const int64_t d = padded(a->depth), e = padded(a->value_depth);
   const int64_t i = x->first;
-  read_rows(&a->q, b, h, i, x->valid, LANES, a->depth, (real)a->scale,
+  read_rows(a, &a->q, head, i, x->valid, LANES, a->depth, (real)a->scale,
             x->q_rows);
   transpose(x->q_rows, d, LANES, d, x->q, LANES);
-  read_rows(&a->dout, b, h, i, x->valid, LANES, a->value_depth, 1, x->dy_rows);
+  read_rows(a, &a->dout, head, i, x->valid, LANES, a->value_depth, 1,
+            x->dy_rows);
   transpose(x->dy_rows, e, LANES, e, x->dy, LANES);
-  read_rows(&a->out, b, h, i, x->valid, LANES, a->value_depth, 1, rows);
-  const real *lse = place(&a->lse, b, h, i);
+  read_rows(a, &a->out, head, i, x->valid, LANES, a->value_depth, 1, rows);
+  const real *lse = lse_at(a, head, i);
   for (int64_t l = 0; l < LANES; l++) {
     x->delta[l] =
         sizeof(real) == 4
@@ -100,7 +101,6 @@ static void scatter(const rp_attention *a, int64_t n_strips,
 }
 
 static void backward(const rp_attention *a, int64_t head, void *scratch) {
-  const int64_t b = head / a->heads, h = head % a->heads;
   const int64_t d = padded(a->depth), e = padded(a->value_depth);
   const int64_t all_keys = round_up(a->keys, ROWS);
   const keeping keep = keeping_of(a);
@@ -134,22 +134,22 @@ static void backward(const rp_attention *a, int64_t head, void *scratch) {
     for (int64_t t = 0; t < n_strips; t++) {
       strips[t].first = first + t * LANES;
       strips[t].valid = least(LANES, a->queries - strips[t].first);
-      strip_open(a, b, h, rows, &strips[t]);
+      strip_open(a, head, rows, &strips[t]);
     }
     const int64_t last = least(first + BLOCK, a->queries) - 1;
     const int64_t limit = keys_until(a, last);
     for (int64_t j = 0; j < limit; j += KEYS) {
       const int64_t tile = least(KEYS, limit - j);
       const int64_t whole = round_up(tile, ROWS);
-      read_rows(&a->k, b, h, j, tile, whole, a->depth, 1, keys);
-      read_rows(&a->v, b, h, j, tile, whole, a->value_depth, 1, values);
+      read_rows(a, &a->k, head, j, tile, whole, a->depth, 1, keys);
+      read_rows(a, &a->v, head, j, tile, whole, a->value_depth, 1, values);
       for (int64_t t = 0; t < n_strips; t++) {
         backward_strip *x = &strips[t];
         const int64_t i = x->first;
         x->n = most(0, least(tile, keys_until(a, i + x->valid - 1) - j));
         if (x->n == 0) continue;
         score(x->n, a->depth, keys, d, x->q, x->weights);
-        hide(a, b, h, i, x->valid, j, x->n, x->weights);
+        hide(a, head, i, x->valid, j, x->n, x->weights);
         score(x->n, a->value_depth, values, e, x->dy, x->ds);
         if (a->p > 0) {
           draw(a, head * a->queries + i, j, x->n, random);
@@ -171,9 +171,9 @@ static void backward(const rp_attention *a, int64_t head, void *scratch) {
       for (int64_t k = 0; k < a->depth * LANES; k++)
         x->dq[k] *= (real)a->scale;
       transpose(x->dq, LANES, d, LANES, rows, d);
-      write_rows(&a->dq, b, h, x->first, x->valid, a->depth, rows);
+      write_rows(a, &a->dq, head, x->first, x->valid, a->depth, rows);
     }
   }
-  write_rows(&a->dk, b, h, 0, a->keys, a->depth, dk);
-  write_rows(&a->dv, b, h, 0, a->keys, a->value_depth, dv);
+  write_rows(a, &a->dk, head, 0, a->keys, a->depth, dk);
+  write_rows(a, &a->dv, head, 0, a->keys, a->value_depth, dv);
 }

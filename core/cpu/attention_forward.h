@@ -59,8 +59,8 @@ static void drop(int64_t n, const uint32_t *random, uint32_t from, real *s) {
   for (int64_t k = 0; k < n * LANES; k++) s[k] = random[k] >= from ? s[k] : 0;
 }
 
-static void finish(const rp_attention *a, int64_t b, int64_t h, int64_t i,
-                   strip *x, real keep, real *rows) {
+static void finish(const rp_attention *a, int64_t head, int64_t i, strip *x,
+                   real keep, real *rows) {
   const int64_t e = padded(a->value_depth), n = least(LANES, a->queries - i);
   real factor[LANES];
   for (int l = 0; l < LANES; l++)
@@ -68,8 +68,8 @@ static void finish(const rp_attention *a, int64_t b, int64_t h, int64_t i,
   for (int64_t d = 0; d < a->value_depth; d++)
     for (int l = 0; l < LANES; l++) x->sum_values[d * LANES + l] *= factor[l];
   transpose(x->sum_values, LANES, e, LANES, rows, e);
-  write_rows(&a->out, b, h, i, n, a->value_depth, rows);
-  real *lse = place(&a->lse, b, h, i);
+  write_rows(a, &a->out, head, i, n, a->value_depth, rows);
+  real *lse = lse_at(a, head, i);
   for (int64_t l = 0; l < n; l++)
     lse[l] = x->top[l] + (sizeof(real) == 4
                               ? (real)rp_log_f32((float)x->sum[l])
@@ -79,7 +79,6 @@ static void finish(const rp_attention *a, int64_t b, int64_t h, int64_t i,
 static void forward(const rp_attention *a, int64_t item, void *scratch) {
   const int64_t blocks = (a->queries + BLOCK - 1) / BLOCK;
   const int64_t first = item % blocks * BLOCK, head = item / blocks;
-  const int64_t b = head / a->heads, h = head % a->heads;
   const int64_t d = padded(a->depth), e = padded(a->value_depth);
   const keeping keep = keeping_of(a);
   strip *strips = scratch;
@@ -98,8 +97,8 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
     x->queries = at;
     x->sum_values = at += LANES * d;
     at += LANES * e;
-    read_rows(&a->q, b, h, i, least(LANES, a->queries - i), LANES, a->depth,
-              (real)a->scale, rows);
+    read_rows(a, &a->q, head, i, least(LANES, a->queries - i), LANES,
+              a->depth, (real)a->scale, rows);
     transpose(rows, d, LANES, d, x->queries, LANES);
     memset(x->sum_values, 0, (size_t)(LANES * e) * sizeof(real));
     for (int l = 0; l < LANES; l++) {
@@ -112,8 +111,8 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
   const int64_t limit = keys_until(a, last);
   for (int64_t j = 0; j < limit; j += KEYS) {
     const int64_t tile = least(KEYS, limit - j);
-    read_rows(&a->k, b, h, j, tile, round_up(tile, ROWS), a->depth, 1, keys);
-    read_rows(&a->v, b, h, j, tile, tile, a->value_depth, 1, values);
+    read_rows(a, &a->k, head, j, tile, round_up(tile, ROWS), a->depth, 1, keys);
+    read_rows(a, &a->v, head, j, tile, tile, a->value_depth, 1, values);
     for (int64_t t = 0; t < n_strips; t++) {
       strip *x = &strips[t];
       const int64_t i = first + t * LANES;
@@ -122,7 +121,7 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
       if (n <= 0) continue;
       real factor[LANES];
       score(n, a->depth, keys, d, x->queries, s);
-      hide(a, b, h, i, valid, j, n, s);
+      hide(a, head, i, valid, j, n, s);
       soften(n, s, x, factor);
       if (a->p > 0) {
         draw(a, head * a->queries + i, j, n, random);
@@ -132,6 +131,6 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
     }
   }
   for (int64_t t = 0; t < n_strips; t++)
-    finish(a, b, h, first + t * LANES, &strips[t],
+    finish(a, head, first + t * LANES, &strips[t],
            a->p > 0 ? keep.factor : 1, rows);
 }

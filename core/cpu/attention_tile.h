@@ -127,35 +127,64 @@ static void gather(int64_t n, int64_t depth, const real *values, int64_t row,
 /* Columns that a row of `width` numbers is held in. */
 static inline int64_t padded(int64_t width) { return round_up(width, LANES); }
 
-static inline real *place(const rp_attention_array *x, int64_t b, int64_t h,
-                          int64_t t) {
-  return (real *)x->data + b * x->b + h * x->h + t * x->t;
+static inline int64_t offset_of(const rp_attention_array *x, int64_t b,
+                                int64_t h, int64_t t) {
+  return b * x->b + h * x->h + t * x->t;
+}
+
+RP_INLINE real widen(const void *x, bool narrow, int64_t i) {
+  return narrow ? (real)rp_bf16_to_f32(((const uint16_t *)x)[i])
+                : ((const real *)x)[i];
 }
 
 /* Rows t .. t + n - 1 as y[i][d], times scale; zeros in the padding and up to
    `rows`. */
-static void read_rows(const rp_attention_array *x, int64_t b, int64_t h,
-                      int64_t t, int64_t n, int64_t rows, int64_t width,
-                      real scale, real *y) {
+RP_INLINE void read_rows_as(bool narrow, const rp_attention_array *x,
+                            int64_t offset, int64_t n, int64_t rows,
+                            int64_t width, real scale, real *y) {
   const int64_t columns = padded(width);
+  const size_t size = narrow ? sizeof(uint16_t) : sizeof(real);
   for (int64_t i = 0; i < n; i++, y += columns) {
-    const real *from = place(x, b, h, t + i);
+    const void *from =
+        (const char *)x->data + (size_t)(offset + i * x->t) * size;
     if (x->d == 1)
-      for (int64_t d = 0; d < width; d++) y[d] = from[d] * scale;
+      for (int64_t d = 0; d < width; d++) y[d] = widen(from, narrow, d) * scale;
     else
-      for (int64_t d = 0; d < width; d++) y[d] = from[d * x->d] * scale;
+      for (int64_t d = 0; d < width; d++)
+        y[d] = widen(from, narrow, d * x->d) * scale;
     for (int64_t d = width; d < columns; d++) y[d] = 0;
   }
   if (rows > n) memset(y, 0, (size_t)((rows - n) * columns) * sizeof *y);
 }
+static void read_rows(const rp_attention *a, const rp_attention_array *x,
+                      int64_t head, int64_t t, int64_t n, int64_t rows,
+                      int64_t width, real scale, real *y) {
+  const int64_t at = offset_of(x, head / a->heads, head % a->heads, t);
+  if (a->dtype == RP_BF16)
+    read_rows_as(true, x, at, n, rows, width, scale, y);
+  else
+    read_rows_as(false, x, at, n, rows, width, scale, y);
+}
 
 /* Outputs are contiguous in their last dim. */
-static void write_rows(const rp_attention_array *x, int64_t b, int64_t h,
-                       int64_t t, int64_t n, int64_t width, const real *y) {
+static void write_rows(const rp_attention *a, const rp_attention_array *x,
+                       int64_t head, int64_t t, int64_t n, int64_t width,
+                       const real *y) {
   const int64_t columns = padded(width);
-  for (int64_t i = 0; i < n; i++)
-    memcpy(place(x, b, h, t + i), y + i * columns,
-           (size_t)width * sizeof(real));
+  int64_t at = offset_of(x, head / a->heads, head % a->heads, t);
+  for (int64_t i = 0; i < n; i++, y += columns, at += x->t)
+    if (a->dtype == RP_BF16) {
+      uint16_t *to = (uint16_t *)x->data + at;
+      for (int64_t d = 0; d < width; d++) to[d] = rp_f32_to_bf16((float)y[d]);
+    } else {
+      memcpy((real *)x->data + at, y, (size_t)width * sizeof *y);
+    }
+}
+
+/* The logarithms of a head's denominators from query i on. */
+static inline real *lse_at(const rp_attention *a, int64_t head, int64_t i) {
+  return (real *)a->lse.data +
+         offset_of(&a->lse, head / a->heads, head % a->heads, i);
 }
 
 typedef __typeof__((vec){0} < (vec){0}) lanes;
@@ -207,7 +236,7 @@ static inline int64_t queries_from(const rp_attention *a, int64_t j) {
 
 /* Scores of n keys from j on, for `valid` queries from i on: -inf where they
    do not attend. */
-static void hide(const rp_attention *a, int64_t b, int64_t h, int64_t i,
+static void hide(const rp_attention *a, int64_t head, int64_t i,
                  int64_t valid, int64_t j, int64_t n, real *s) {
   if (a->causal)
     for (int64_t k = 0; k < n; k++) {
@@ -215,8 +244,9 @@ static void hide(const rp_attention *a, int64_t b, int64_t h, int64_t i,
       for (int64_t l = 0; l < from; l++) s[k * LANES + l] = (real)-INFINITY;
     }
   if (a->mask.data == NULL) return;
-  const uint8_t *mask = (const uint8_t *)a->mask.data + b * a->mask.b +
-                        h * a->mask.h + i * a->mask.t + j * a->mask.d;
+  const uint8_t *mask =
+      (const uint8_t *)a->mask.data + j * a->mask.d +
+      offset_of(&a->mask, head / a->heads, head % a->heads, i);
   for (int64_t k = 0; k < n; k++, mask += a->mask.d)
     if (a->mask.t == 0) {
       if (*mask) continue;

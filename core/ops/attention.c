@@ -12,6 +12,8 @@
    packed_attention(qkv, [mask]) {causal} {scale, p}
      the same of q, k and v = qkv[:, :, 0..2], qkv:(B, T, 3, H, D)
 
+   In bf16 all is computed in f32, out is rounded once and lse is f32.
+
    Dropout draws word 4 ceil(Tk / 4) r + j of the node's stream for key j of
    row r = (b H + h) Tq + i, and keeps and scales as the op dropout does.
 
@@ -62,7 +64,8 @@ static rp_type rank_4(int32_t dtype, int64_t a, int64_t b, int64_t c,
 }
 
 static rp_type lse_type(const rp_type *q, int64_t heads, int64_t queries) {
-  return (rp_type){.dtype = q->dtype, .rank = 3,
+  const int32_t dtype = q->dtype == RP_BF16 ? RP_F32 : q->dtype;
+  return (rp_type){.dtype = dtype, .rank = 3,
                    .dims = {q->dims[0], heads, queries}};
 }
 
@@ -272,6 +275,7 @@ static void gradients_of(rp_tape *tape, const rp_node *node, parts x,
 static void through_lse(rp_tape *tape, const rp_node *node, parts x,
                         rp_tensor *dlse, rp_tensor **d) {
   if (dlse == NULL) return;
+  dlse = rp_cast(tape, dlse, (rp_dtype)x.q->type.dtype);
   rp_type column = dlse->type;
   column.rank = 4;
   column.dims[3] = 1;

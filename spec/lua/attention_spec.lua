@@ -124,6 +124,47 @@ describe('attention', function()
     end
   end)
 
+  it('computes bf16 in f32 and rounds once', function()
+    local function leaves(dtype, shapes)
+      local list = {}
+      for i, shape in ipairs(shapes) do
+        -- Multiples of 1/64 below 2: bf16 holds them.
+        local data = raw.fill(40 + i, shape, -1.5, 1.5)
+        for k = 1, #data do data[k] = math.floor(data[k] * 64) / 64 end
+        if i == 6 then -- lse
+          dtype = 'f32'
+          for k = 1, #data do data[k] = data[k] + 8 end
+        end
+        if dtype == 'bf16' then
+          local wide = raw.leaf('f32', shape, data)
+          list[i] = raw.record('cast', {wide}, {tonumber(raw.code.bf16)})
+        else
+          list[i] = raw.leaf(dtype, shape, data)
+        end
+      end
+      return list
+    end
+    local function check(op, outputs, shapes, ints, reals)
+      raw.C.rp_manual_seed(raw.ctx, 5)
+      local wide = raw.record(op, leaves('f32', shapes), ints, reals)
+      raw.C.rp_manual_seed(raw.ctx, 5)
+      local narrow = raw.record(op, leaves('bf16', shapes), ints, reals)
+      for k = 0, outputs - 1 do
+        local want, got = wide, narrow
+        if k > 0 then want, got = raw.output(wide, k), raw.output(narrow, k) end
+        if select(2, raw.type(got)) == 'bf16' then
+          want = raw.record('cast', {want}, {tonumber(raw.code.bf16)})
+        end
+        assert.equal(raw.bytes(want), raw.bytes(got), op .. ', output ' .. k)
+      end
+    end
+    local q, k = {1, 2, 35, 7}, {1, 2, 70, 7}
+    local y = {1, 35, 2, 7}
+    check('attention', 2, {q, k, k}, {1}, {0.5, 0.25})
+    check('attention_grad', 3, {y, q, k, k, y, {1, 2, 35}}, {1}, {0.5, 0.25})
+    check('packed_attention', 2, {{2, 33, 3, 2, 16}}, {1}, {0.5, 0.25})
+  end)
+
   it('broadcasts heads, and takes fewer dims', function()
     local q, k = random({2, 3, 6, 4}, 'f64'), random({2, 1, 8, 4}, 'f64')
     local v = random({8, 5}, 'f64')
