@@ -279,24 +279,36 @@ RP_INLINE words low_product(words a, uint32_t b) {
 }
 #endif
 
-/* Word r of block[lane] at out[r * LANES + lane], r < 4: rp_philox for W
-   counters at once. Upper halves may hold anything but for the first. */
-RP_INLINE void philox_lanes(const rp_attention *a, words block,
-                            uint32_t *out) {
-  words c0 = block, c1 = block >> 32;
-  words c2 = (words){0} + (uint32_t)a->stream;
-  words c3 = (words){0} + (uint32_t)(a->stream >> 32);
+/* rp_philox's second counter half and round keys, in every lane. */
+typedef struct philox {
+  words c2, c3, k0[10], k1[10];
+} philox;
+
+RP_INLINE philox philox_of(const rp_attention *a) {
+  philox f = {.c2 = (words){0} + (uint32_t)a->stream,
+              .c3 = (words){0} + (uint32_t)(a->stream >> 32)};
   uint32_t k0 = (uint32_t)a->seed, k1 = (uint32_t)(a->seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    f.k0[round] = (words){0} + k0;
+    f.k1[round] = (words){0} + k1;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return f;
+}
+
+/* Word r of block[lane] at out[r * LANES + lane], r < 4: rp_philox for W
+   counters at once. The upper halves of c0..c3 may hold anything. */
+RP_INLINE void philox_lanes(const philox *f, words block, uint32_t *out) {
+  words c0 = block, c1 = block >> 32, c2 = f->c2, c3 = f->c3;
 #pragma GCC unroll 10
   for (int round = 0; round < 10; round++) {
     const words p0 = low_product(c0, 0xD2511F53u);
     const words p1 = low_product(c2, 0xCD9E8D57u);
-    c0 = p1 >> 32 ^ c1 ^ (uint64_t)k0;
+    c0 = p1 >> 32 ^ c1 ^ f->k0[round];
     c1 = p1;
-    c2 = p0 >> 32 ^ c3 ^ (uint64_t)k1;
+    c2 = p0 >> 32 ^ c3 ^ f->k1[round];
     c3 = p0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
   }
   const words c[4] = {c0, c1, c2, c3};
   for (int r = 0; r < 4; r++) {
@@ -310,12 +322,13 @@ RP_INLINE void philox_lanes(const rp_attention *a, words block,
 static void draw(const rp_attention *a, int64_t row, int64_t j, int64_t n,
                  uint32_t *out) {
   const int64_t blocks = (a->keys + 3) / 4;
+  const philox f = philox_of(a);
   for (int l = 0; l < LANES; l += W) {
     words first;
     for (int w = 0; w < W; w++)
       first[w] = (uint64_t)((row + l + w) * blocks + j / 4);
     for (int64_t k = 0; k < n; k += 4)
-      philox_lanes(a, first + (uint64_t)(k / 4), out + k * LANES + l);
+      philox_lanes(&f, first + (uint64_t)(k / 4), out + k * LANES + l);
   }
 }
 
