@@ -148,9 +148,10 @@ static void backward(const rp_attention *a, int64_t head, void *scratch) {
         const int64_t i = x->first;
         x->n = most(0, least(tile, keys_until(a, i + x->valid - 1) - j));
         if (x->n == 0) continue;
-        score(x->n, a->depth, keys, d, x->q, x->weights);
+        const int64_t low = keys_below(a, i, j, x->n);
+        score(x->n, low, a->depth, keys, d, x->q, x->weights);
         hide(a, head, i, x->valid, j, x->n, x->weights);
-        score(x->n, a->value_depth, values, e, x->dy, x->ds);
+        score(x->n, low, a->value_depth, values, e, x->dy, x->ds);
         if (a->p > 0) {
           draw(a, head * a->queries + i, j, x->n, random);
           soften_again_dropped(x->n, x, random, keep);
@@ -161,7 +162,7 @@ static void backward(const rp_attention *a, int64_t head, void *scratch) {
             (size_t)((round_up(x->n, ROWS) - x->n) * LANES) * sizeof(real);
         memset(x->weights + x->n * LANES, 0, rest);
         memset(x->ds + x->n * LANES, 0, rest);
-        gather(x->n, a->depth, keys, d, x->ds, one, x->dq);
+        gather(x->n, low, a->depth, keys, d, x->ds, one, x->dq);
       }
       scatter(a, n_strips, strips, true, j, tile, dv + j * e);
       scatter(a, n_strips, strips, false, j, tile, dk + j * d);

@@ -119,15 +119,16 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
       const int64_t valid = least(LANES, a->queries - i);
       const int64_t n = least(tile, keys_until(a, i + valid - 1) - j);
       if (n <= 0) continue;
+      const int64_t low = keys_below(a, i, j, n);
       real factor[LANES];
-      score(n, a->depth, keys, d, x->queries, s);
+      score(n, low, a->depth, keys, d, x->queries, s);
       hide(a, head, i, valid, j, n, s);
       soften(n, s, x, factor);
       if (a->p > 0) {
         draw(a, head * a->queries + i, j, n, random);
         drop(n, random, keep.from, s);
       }
-      gather(n, a->value_depth, values, e, s, factor, x->sum_values);
+      gather(n, low, a->value_depth, values, e, s, factor, x->sum_values);
     }
   }
   for (int64_t t = 0; t < n_strips; t++)

@@ -73,6 +73,19 @@ RP_INLINE void multiply(int64_t n, const real *a, int64_t a_row,
   }
 }
 
+/* The same for the upper V columns alone. */
+RP_INLINE void multiply_upper(int64_t n, const real *a, int64_t a_row,
+                              int64_t a_step, const real *b, int64_t b_step,
+                              vec c[ROWS][2]) {
+  for (int64_t k = 0; k < n; k++) {
+    const vec b1 = load(b + V);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) c[r][1] += a[r * a_row] * b1;
+    a += a_step;
+    b += b_step;
+  }
+}
+
 RP_INLINE void block_clear(vec c[ROWS][2]) {
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++) c[r][0] = c[r][1] = (vec){0};
@@ -93,21 +106,23 @@ RP_INLINE void block_store(real *at, int64_t row, vec c[ROWS][2]) {
 }
 
 /* s[j][lane] = sum_d keys[j][d] queries[d][lane] for j < n, rounded up to
-   ROWS: scores, or the weights' gradients. */
-static void score(int64_t n, int64_t depth, const real *keys, int64_t row,
-                  const real *queries, real *s) {
+   ROWS: scores, or the weights' gradients. From key `low` on only the upper V
+   lanes attend; the others get 0. */
+static void score(int64_t n, int64_t low, int64_t depth, const real *keys,
+                  int64_t row, const real *queries, real *s) {
   for (int64_t j = 0; j < n; j += ROWS) {
     vec c[ROWS][2];
     block_clear(c);
-    multiply(depth, keys + j * row, row, 1, queries, LANES, c);
+    if (j < low) multiply(depth, keys + j * row, row, 1, queries, LANES, c);
+    else multiply_upper(depth, keys + j * row, row, 1, queries, LANES, c);
     block_store(s + j * LANES, LANES, c);
   }
 }
 
 /* y[d][lane] = y[d][lane] factor[lane] + sum_j values[j][d] w[j][lane] for
-   d < depth, rounded up to ROWS. */
-static void gather(int64_t n, int64_t depth, const real *values, int64_t row,
-                   const real *w, const real *factor, real *y) {
+   d < depth, rounded up to ROWS; w is 0 in the lower lanes from `low` on. */
+static void gather(int64_t n, int64_t low, int64_t depth, const real *values,
+                   int64_t row, const real *w, const real *factor, real *y) {
   const vec f0 = load(factor), f1 = load(factor + V);
   for (int64_t d = 0; d < depth; d += ROWS) {
     vec c[ROWS][2];
@@ -117,7 +132,9 @@ static void gather(int64_t n, int64_t depth, const real *values, int64_t row,
       c[r][0] *= f0;
       c[r][1] *= f1;
     }
-    multiply(n, values + d, 1, row, w, LANES, c);
+    multiply(low, values + d, 1, row, w, LANES, c);
+    multiply_upper(n - low, values + low * row + d, 1, row, w + low * LANES,
+                   LANES, c);
     block_store(y + d * LANES, LANES, c);
   }
 }
@@ -232,6 +249,13 @@ static inline int64_t keys_until(const rp_attention *a, int64_t i) {
 /* The first query that may attend to key j. */
 static inline int64_t queries_from(const rp_attention *a, int64_t j) {
   return a->causal ? most(0, j - (a->keys - a->queries)) : 0;
+}
+
+/* The keys, of n from j on, that a strip's lower lanes may attend to, rounded
+   up to ROWS: the first so many. */
+static inline int64_t keys_below(const rp_attention *a, int64_t i, int64_t j,
+                                 int64_t n) {
+  return least(n, round_up(most(0, keys_until(a, i + V - 1) - j), ROWS));
 }
 
 /* Scores of n keys from j on, for `valid` queries from i on: -inf where they
