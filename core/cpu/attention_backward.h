@@ -143,15 +143,19 @@ static void backward(const rp_attention *a, int64_t head, void *scratch) {
       const int64_t whole = round_up(tile, ROWS);
       read_rows(a, &a->k, head, j, tile, whole, a->depth, 1, keys);
       read_rows(a, &a->v, head, j, tile, whole, a->value_depth, 1, values);
+      const int64_t after = least(KEYS, limit - j - tile);
+      ahead next;
+      expect(a, &a->k, head, j + tile, after, a->depth, 0, &next);
+      expect(a, &a->v, head, j + tile, after, a->value_depth, 1, &next);
       for (int64_t t = 0; t < n_strips; t++) {
         backward_strip *x = &strips[t];
         const int64_t i = x->first;
         x->n = most(0, least(tile, keys_until(a, i + x->valid - 1) - j));
         if (x->n == 0) continue;
         const int64_t low = keys_below(a, i, j, x->n);
-        score(x->n, low, a->depth, keys, d, x->q, x->weights);
+        score(x->n, low, a->depth, keys, d, x->q, x->weights, &next);
         hide(a, head, i, x->valid, j, x->n, x->weights);
-        score(x->n, low, a->value_depth, values, e, x->dy, x->ds);
+        score(x->n, low, a->value_depth, values, e, x->dy, x->ds, &next);
         if (a->p > 0) {
           draw(a, head * a->queries + i, j, x->n, random);
           soften_again_dropped(x->n, x, random, keep);

@@ -113,6 +113,10 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
     const int64_t tile = least(KEYS, limit - j);
     read_rows(a, &a->k, head, j, tile, round_up(tile, ROWS), a->depth, 1, keys);
     read_rows(a, &a->v, head, j, tile, tile, a->value_depth, 1, values);
+    const int64_t after = least(KEYS, limit - j - tile);
+    ahead next;
+    expect(a, &a->k, head, j + tile, after, a->depth, 0, &next);
+    expect(a, &a->v, head, j + tile, after, a->value_depth, 1, &next);
     for (int64_t t = 0; t < n_strips; t++) {
       strip *x = &strips[t];
       const int64_t i = first + t * LANES;
@@ -121,7 +125,7 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
       if (n <= 0) continue;
       const int64_t low = keys_below(a, i, j, n);
       real factor[LANES];
-      score(n, low, a->depth, keys, d, x->queries, s);
+      score(n, low, a->depth, keys, d, x->queries, s, &next);
       hide(a, head, i, valid, j, n, s);
       soften(n, s, x, factor);
       if (a->p > 0) {

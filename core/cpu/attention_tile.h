@@ -21,6 +21,8 @@ enum { VECTOR_BYTES = 32, ROWS = 4 };
 enum { VECTOR_BYTES = 16, ROWS = 4 };
 #endif
 
+enum { FETCH = 16 }; /* lines asked for at a time */
+
 enum {
   V = VECTOR_BYTES / sizeof(real),
   LANES = 2 * V,
@@ -52,6 +54,52 @@ static inline int64_t tile_of(const rp_attention *a) {
 }
 static inline int64_t random_bytes(const rp_attention *a) {
   return a->p > 0 ? tile_of(a) * LANES * (int64_t)sizeof(uint32_t) : 0;
+}
+
+/* ---- what will be read next ---------------------------------------------- */
+
+/* Rows lie far apart, so the processor does not see the next one coming. What
+   the next tile reads is asked for line by line between this one's products:
+   in one go there would be more misses than it can wait for at a time. */
+typedef struct ahead {
+  struct { const char *row; int64_t step, bytes, rows; } runs[2];
+  int64_t line;
+  int run;
+} ahead;
+
+static inline int64_t offset_of(const rp_attention_array *x, int64_t b,
+                                int64_t h, int64_t t) {
+  return b * x->b + h * x->h + t * x->t;
+}
+
+static void expect(const rp_attention *a, const rp_attention_array *x,
+                   int64_t head, int64_t t, int64_t n, int64_t width, int run,
+                   ahead *next) {
+  const int64_t size = a->dtype == RP_BF16 ? 2 : sizeof(real);
+  next->runs[run].row =
+      (const char *)x->data +
+      offset_of(x, head / a->heads, head % a->heads, t) * size;
+  next->runs[run].step = x->t * size;
+  next->runs[run].bytes = width * x->d * size;
+  next->runs[run].rows = most(0, n);
+  next->line = 0;
+  next->run = 0;
+}
+
+/* Asks for some lines of what is expected. */
+static inline void fetch(ahead *next, int lines) {
+  for (; lines > 0 && next->run < 2; lines--) {
+    if (next->runs[next->run].rows == 0) {
+      next->run++;
+      continue;
+    }
+    __builtin_prefetch(next->runs[next->run].row + next->line);
+    next->line += 64;
+    if (next->line < next->runs[next->run].bytes) continue;
+    next->line = 0;
+    next->runs[next->run].rows--;
+    next->runs[next->run].row += next->runs[next->run].step;
+  }
 }
 
 /* ---- products ----------------------------------------------------------- */
@@ -109,8 +157,9 @@ RP_INLINE void block_store(real *at, int64_t row, vec c[ROWS][2]) {
    ROWS: scores, or the weights' gradients. From key `low` on only the upper V
    lanes attend; the others get 0. */
 static void score(int64_t n, int64_t low, int64_t depth, const real *keys,
-                  int64_t row, const real *queries, real *s) {
+                  int64_t row, const real *queries, real *s, ahead *next) {
   for (int64_t j = 0; j < n; j += ROWS) {
+    fetch(next, FETCH);
     vec c[ROWS][2];
     block_clear(c);
     if (j < low) multiply(depth, keys + j * row, row, 1, queries, LANES, c);
@@ -143,11 +192,6 @@ static void gather(int64_t n, int64_t low, int64_t depth, const real *values,
 
 /* Columns that a row of `width` numbers is held in. */
 static inline int64_t padded(int64_t width) { return round_up(width, LANES); }
-
-static inline int64_t offset_of(const rp_attention_array *x, int64_t b,
-                                int64_t h, int64_t t) {
-  return b * x->b + h * x->h + t * x->t;
-}
 
 RP_INLINE real widen(const void *x, bool narrow, int64_t i) {
   return narrow ? (real)rp_bf16_to_f32(((const uint16_t *)x)[i])
