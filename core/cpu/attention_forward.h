@@ -76,6 +76,14 @@ static void finish(const rp_attention *a, int64_t head, int64_t i, strip *x,
                               : (real)rp_log_f64((double)x->sum[l]));
 }
 
+static void expect_item(const rp_attention *a, int64_t item, ahead *next) {
+  const int64_t blocks = (a->queries + BLOCK - 1) / BLOCK;
+  if (item == forward_items(a)) return;
+  expect(a, &a->q, item / blocks, item % blocks * BLOCK, BLOCK, a->queries,
+         a->depth, next);
+  expect_tile(a, item / blocks, 0, next);
+}
+
 static void forward(const rp_attention *a, int64_t item, void *scratch) {
   const int64_t blocks = (a->queries + BLOCK - 1) / BLOCK;
   const int64_t first = item % blocks * BLOCK, head = item / blocks;
@@ -113,10 +121,9 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
     const int64_t tile = least(KEYS, limit - j);
     read_rows(a, &a->k, head, j, tile, round_up(tile, ROWS), a->depth, 1, keys);
     read_rows(a, &a->v, head, j, tile, tile, a->value_depth, 1, values);
-    const int64_t after = least(KEYS, limit - j - tile);
-    ahead next;
-    expect(a, &a->k, head, j + tile, after, a->depth, 0, &next);
-    expect(a, &a->v, head, j + tile, after, a->value_depth, 1, &next);
+    ahead next = {.n = 0};
+    if (j + KEYS < limit) expect_tile(a, head, j + KEYS, &next);
+    else expect_item(a, item + 1, &next);
     for (int64_t t = 0; t < n_strips; t++) {
       strip *x = &strips[t];
       const int64_t i = first + t * LANES;
