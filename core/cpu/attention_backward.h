@@ -46,8 +46,7 @@ static void strip_open(const rp_attention *a, int64_t head, real *rows,
                                (const float *)(x->dy_rows + l * e), e)
             : (real)rp_dot_f64((const double *)(rows + l * e),
                                (const double *)(x->dy_rows + l * e), e);
-    /* A query that attends to nothing: exp(-inf - 0) is 0. */
-    x->lse[l] = l < x->valid && lse[l] > (real)-INFINITY ? lse[l] : 0;
+    x->lse[l] = l < x->valid ? lse[l] : 0;
   }
   memset(x->dq, 0, (size_t)(LANES * d) * sizeof(real));
 }

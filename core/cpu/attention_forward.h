@@ -70,10 +70,12 @@ static void finish(const rp_attention *a, int64_t head, int64_t i, strip *x,
   transpose(x->sum_values, LANES, e, LANES, rows, e);
   write_rows(a, &a->out, head, i, n, a->value_depth, rows);
   real *lse = lse_at(a, head, i);
-  for (int64_t l = 0; l < n; l++)
-    lse[l] = x->top[l] + (sizeof(real) == 4
-                              ? (real)rp_log_f32((float)x->sum[l])
-                              : (real)rp_log_f64((double)x->sum[l]));
+  for (int64_t l = 0; l < n; l++) {
+    const real sum = x->sum[l];
+    const real log = sizeof(real) == 4 ? (real)rp_log_f32((float)sum)
+                                       : (real)rp_log_f64((double)sum);
+    lse[l] = sum == 0 ? 0 : x->top[l] + log;
+  }
 }
 
 static void expect_item(const rp_attention *a, int64_t item, ahead *next) {

@@ -408,7 +408,7 @@ typedef struct keeping {
 } keeping;
 
 static keeping keeping_of(const rp_attention *a) {
-  if (a->p >= 1) return (keeping){UINT32_MAX, 0};
-  return (keeping){(uint32_t)ceil(a->p * 0x1p24) << 8,
-                   (real)(1 / (1 - a->p))};
+  const double from = ceil(a->p * 0x1p24);
+  if (from >= 0x1p24) return (keeping){UINT32_MAX, 0};
+  return (keeping){(uint32_t)from << 8, (real)(1 / (1 - a->p))};
 }
