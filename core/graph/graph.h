@@ -93,6 +93,9 @@ rp_status rp_graph_build(rp_graph *graph, rp_context *ctx,
    forward / backward border, a layer, a mark: that would stretch a value's
    life) and drops what nobody needs any more. */
 rp_status rp_graph_simplify(rp_graph *graph, rp_context *ctx);
+/* Lets gradients that make a forward node's values too run in its place. */
+void rp_graph_join(rp_graph *graph);
+bool rp_operand_equal(const rp_operand *a, const rp_operand *b);
 void rp_graph_free(rp_graph *graph, rp_context *ctx);
 
 #endif

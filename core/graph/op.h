@@ -86,6 +86,14 @@ struct rp_op {
      `grad` are differentiated through it. */
   void (*decompose)(rp_tape *tape, const rp_node *node, rp_tensor **out);
 
+  /* Gradients that make a forward op's outputs too, first of their own, from
+     its very inputs; ints[1..] begin with its ints. Where a program has both,
+     this one alone runs, where the forward op would. */
+  const rp_op *makes;
+  /* Ops whose result may go into a sum: the op(sum, inputs...) that adds it
+     to `sum` in place. Its attributes are this op's. */
+  const rp_op *adds;
+
   /* NULL: one FLOP an output element, every input and output touched once. */
   rp_cost (*cost)(const rp_node *node);
 

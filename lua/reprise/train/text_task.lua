@@ -63,7 +63,7 @@ end
 --- The loss of the present batch; records, nothing runs.
 ---@return reprise.Tensor
 function TextTask:loss()
-  return rp.cross_entropy(self.model(self.tokens.tensor), self.targets.tensor)
+  return self.model:loss(self.tokens.tensor, self.targets.tensor)
 end
 
 local function commit(self)
