@@ -1,9 +1,11 @@
 /* Forward ops whose gradient makes their outputs too (op.h, makes): where a
-   graph has both, the gradient takes the forward node's place.
+   graph has both, the gradient alone runs. It stays in the backward pass,
+   where no strategy can have it dropped and run again, unless somebody reads
+   the forward node's values before; then it takes the forward node's place.
 
    Invariant: the two have the same operands, so where the one could run the
-   other can; readers of the forward node's values come after it and thus
-   after the node that now stands there. */
+   other can; what reads the forward node's values comes after the node that
+   makes them now. */
 #include <string.h>
 
 #include "graph/graph.h"
@@ -56,17 +58,36 @@ static void redirect(rp_graph *graph, int32_t from, int32_t n, int32_t to) {
   }
 }
 
-/* Node `gradient` runs as node `forward`, which is left without a reader. */
+static bool is_read_before(const rp_graph *graph, const rp_graph_node *node,
+                           int32_t before) {
+  for (int32_t i = 0; i < before; i++) {
+    const rp_graph_node *reader = &graph->nodes.at[i];
+    for (int32_t k = 0; k < reader->n_operands; k++) {
+      const int32_t value = rp_graph_in(graph, reader, k)->value;
+      if (value >= node->first_value &&
+          value < node->first_value + node->n_values)
+        return true;
+    }
+  }
+  return false;
+}
+
+/* Leaves node `forward` without a reader. */
 static void join(rp_graph *graph, int32_t forward, int32_t gradient) {
   rp_graph_node *a = &graph->nodes.at[forward];
   rp_graph_node *b = &graph->nodes.at[gradient];
-  b->place = a->place;
-  b->origin = a->origin;
+  int32_t place = gradient;
+  if (is_read_before(graph, a, gradient)) {
+    b->place = a->place;
+    b->origin = a->origin;
+    place = forward;
+  }
   redirect(graph, a->first_value, a->n_values, b->first_value);
-  swap_nodes(graph, forward, gradient);
-  for (int32_t i = 0; i < graph->ranges.n; i++)
-    if (graph->ranges.at[i].node == gradient)
-      graph->ranges.at[i].node = forward;
+  if (place == forward) swap_nodes(graph, forward, gradient);
+  for (int32_t i = 0; i < graph->ranges.n; i++) {
+    int32_t *node = &graph->ranges.at[i].node;
+    if (*node == forward || *node == gradient) *node = place;
+  }
 }
 
 void rp_graph_join(rp_graph *graph) {

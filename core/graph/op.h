@@ -88,7 +88,7 @@ struct rp_op {
 
   /* Gradients that make a forward op's outputs too, first of their own, from
      its very inputs; ints[1..] begin with its ints. Where a program has both,
-     this one alone runs, where the forward op would. */
+     this one alone runs. */
   const rp_op *makes;
   /* Ops whose result may go into a sum: the op(sum, inputs...) that adds it
      to `sum` in place. Its attributes are this op's. */
