@@ -1,6 +1,5 @@
 --- Training a language model on text: batches, loss, held-out loss, sample.
 
-local rp = require 'reprise'
 local corpus = require 'reprise.data.corpus'
 local generator = require 'reprise.data.generator'
 local input = require 'reprise.train.input'
