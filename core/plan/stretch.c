@@ -17,12 +17,21 @@ typedef struct use {
   int32_t last_forward; /* its last forward reader, -1 */
   bool backward;        /* read by a backward node */
   bool held;            /* a result or kept by hand: there in any case */
+  bool aside;           /* on no gradient's path: no input of a stretch */
 } use;
 
 static use *find_uses(const rp_plan *plan) {
   const rp_graph *graph = &plan->graph;
   use *uses = rp_alloc(plan->ctx, (size_t)graph->nodes.n * sizeof *uses);
-  if (uses == NULL) return NULL;
+  bool *on_path = rp_alloc(plan->ctx, (size_t)graph->n_forward);
+  if (uses == NULL || on_path == NULL) {
+    rp_free(plan->ctx, uses, (size_t)graph->nodes.n * sizeof *uses);
+    rp_free(plan->ctx, on_path, (size_t)graph->n_forward);
+    return NULL;
+  }
+  rp_find_paths(graph, on_path);
+  for (int32_t i = 0; i < graph->n_forward; i++) uses[i].aside = !on_path[i];
+  rp_free(plan->ctx, on_path, (size_t)graph->n_forward);
   for (int32_t v = 0; v < graph->values.n; v++) {
     const rp_graph_value *value = &graph->values.at[v];
     if (value->node < 0) continue;
@@ -82,8 +91,12 @@ static void describe(rp_stretch *s, const rp_plan *plan, const use *uses,
     s->forward_seconds += rp_node_seconds(&graph->nodes.at[i], backend);
     if (uses[i].last_forward > s->last) s->output_bytes += uses[i].bytes;
   }
+  int64_t aside_bytes = 0;
   for (int32_t i = 0; i < s->first; i++)
-    if (uses[i].last_forward >= s->first) s->input_bytes += uses[i].bytes;
+    if (uses[i].last_forward >= s->first)
+      *(uses[i].aside ? &aside_bytes : &s->input_bytes) += uses[i].bytes;
+  /* Where only such values come in, they are the input. */
+  if (s->input_bytes == 0) s->input_bytes = aside_bytes;
   s->forward_bytes = forward_bytes(s, plan, uses);
 }
 

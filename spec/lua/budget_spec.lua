@@ -88,6 +88,45 @@ for _, name in ipairs(models.names) do
   end)
 end
 
+describe('blocks', function()
+  local GPT = require 'examples.models.gpt'
+
+  --- {blocks, least = bytes of the arena} with tokens that are held or not.
+  local function front_of(held)
+    local model = GPT {vocabulary = 17, seq = 16, layers = 4, heads = 2,
+                       width = 16, dropout = 0.1}
+    local ids = rp.randint(0, 16, {4, 16}, {dtype = 'i32'})
+    if held then ids:run() end
+    local found
+    rp.cross_entropy(model(ids), ids):plan {ckpt = function(graph)
+      found = {blocks = #graph.blocks,
+               least = graph.front()[1].peak_bytes - graph.persistent_bytes}
+      return {}
+    end}
+    return found
+  end
+
+  it('are not joined by what needs no gradient', function()
+    local held, recorded = front_of(true), front_of(false)
+    assert.is_true(held.blocks > 8)
+    -- The tokens' recipe is one more; their bytes are in the arena now.
+    assert.equal(held.blocks + 1, recorded.blocks)
+    assert.is_true(recorded.least <= held.least + 4 * 16 * 4)
+  end)
+
+  it('end where frozen layers hand over one value', function()
+    local function blocks_of(made)
+      local count
+      made.loss():plan {ckpt = function(graph)
+        count = #graph.blocks
+        return {}
+      end}
+      return count
+    end
+    assert.equal(blocks_of(run.model 'mlp'), blocks_of(run.model 'frozen'))
+  end)
+end)
+
 describe('a budget', function()
   it('is a share of what none needs above the persistent bytes', function()
     local loss = run.model('mlp').loss()
