@@ -14,7 +14,7 @@ enum { BLOCKS_MAX = 200, PRICES = 24, OPTIONS = 12 };
 /* What a node's values are to the rest of the graph. */
 typedef struct use {
   int64_t bytes;
-  int32_t last_forward; /* its last forward reader, -1 */
+  int32_t last_forward; /* its last forward reader but effects, -1 */
   bool backward;        /* read by a backward node */
   bool held;            /* a result or kept by hand: there in any case */
   bool aside;           /* on no gradient's path: no input of a stretch */
@@ -45,8 +45,8 @@ static use *find_uses(const rp_plan *plan) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
       if (v < 0) continue;
       use *u = &uses[graph->values.at[v].node];
-      if (i < graph->n_forward) u->last_forward = i;
-      else u->backward = true;
+      if (i >= graph->n_forward) u->backward = true;
+      else if (!(node->op->flags & RP_EFFECT)) u->last_forward = i;
     }
   }
   return uses;

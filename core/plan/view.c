@@ -25,7 +25,8 @@ struct rp_view_data {
 };
 
 /* The last forward reader, whether backward reads it, and the last node of
-   the span that counted it as input; by value. */
+   the span that counted it as input; by value. An effect runs as soon as what
+   it reads is there, wherever it was recorded, so it is no reader. */
 typedef struct readers {
   int32_t last_forward, counted;
   bool backward;
@@ -39,8 +40,8 @@ static void find_readers(const rp_graph *graph, readers *all) {
     for (int32_t k = 0; k < node->n_operands; k++) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
       if (v < 0) continue;
-      if (i < graph->n_forward) all[v].last_forward = i;
-      else all[v].backward = true;
+      if (i >= graph->n_forward) all[v].backward = true;
+      else if (!(node->op->flags & RP_EFFECT)) all[v].last_forward = i;
     }
   }
 }
