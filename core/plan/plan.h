@@ -132,6 +132,7 @@ struct rp_plan {
   int32_t n_kernels;
   struct rp_view_data *view; /* plan/view.c, made when asked for */
   struct rp_front *front;    /* plan/front.c, made when asked for */
+  struct rp_front *offered;  /* candidates from outside, until then */
   const rp_backend *backend;
   /* What exec keeps with the plan (exec/run.c); freed by free_run. */
   struct rp_run_data *run;

@@ -9,7 +9,7 @@
 #include "plan/cut.h"
 #include "plan/front.h"
 
-enum { BLOCKS_MAX = 200, PRICES = 24, OPTIONS = 12 };
+enum { PRICES = 24, OPTIONS = 12 };
 
 /* What a node's values are to the rest of the graph. */
 typedef struct use {
@@ -52,11 +52,10 @@ static use *find_uses(const rp_plan *plan) {
   return uses;
 }
 
-/* Neighbours are merged until there are few enough for the table. */
-static rp_status cut_stretches(rp_stretches *all, rp_plan *plan) {
+static rp_status cut_stretches(rp_stretches *all, rp_plan *plan,
+                               int32_t each) {
   const rp_view *view = rp_plan_view(plan);
   if (view == NULL) return RP_NOMEM;
-  const int32_t each = (view->n_blocks + BLOCKS_MAX - 1) / BLOCKS_MAX;
   for (int32_t b = 0; b < view->n_blocks; b += each) {
     const int32_t end =
         b + each < view->n_blocks ? b + each - 1 : view->n_blocks - 1;
@@ -264,10 +263,10 @@ static rp_status backward_bytes(rp_stretches *all, const rp_plan *plan) {
 }
 
 rp_status rp_stretches_make(rp_stretches *all, rp_plan *plan,
-                            const rp_backend *backend) {
+                            const rp_backend *backend, int32_t each) {
   rp_context *ctx = plan->ctx;
   use *uses = find_uses(plan);
-  rp_status status = uses ? cut_stretches(all, plan) : RP_NOMEM;
+  rp_status status = uses ? cut_stretches(all, plan, each) : RP_NOMEM;
   for (int32_t i = 0; i < all->n && status == RP_OK; i++) {
     describe(&all->at[i], plan, uses, backend);
     status = add_options(&all->at[i], plan, uses, backend);

@@ -1,10 +1,12 @@
 --- The time-memory front of a C plan: the points that no other beats in both
 -- peak and predicted time, least memory first. The core finds it (chain
--- dynamic programme, kept sets by minimum cut, local search judged by exact
--- layouts) without looking at any budget, so one front answers every budget.
+-- dynamic programme, kept sets by minimum cut, the named strategies, local
+-- search judged by exact layouts) without looking at any budget, so one front
+-- answers every budget.
 
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
+local candidates = require 'reprise.candidates'
 
 local C, ctx = binding.C, binding.ctx
 
@@ -36,9 +38,11 @@ local function answer(point)
   return {program = program}
 end
 
---- The front of a counted C plan; an error text without position on failure.
+--- The front of a counted C plan, whose graph it is; an error text without
+-- position on failure.
 ---@return reprise.FrontPoint[]
-return function(plan)
+return function(plan, graph)
+  if not C.rp_plan_has_front(plan) then candidates.offer(plan, graph) end
   local n = C.rp_plan_front(plan)
   if n < 0 then error(ffi.string(C.rp_message(ctx)), 0) end
   local points, out = {}, ffi.new 'rp_front_point'
