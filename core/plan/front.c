@@ -199,8 +199,8 @@ rp_status rp_front_make(rp_front *front, rp_plan *plan,
   if (status == RP_OK) status = take_offered(&search);
   const int64_t arena_bytes = most_bytes - search.persistent_bytes;
   if (status == RP_OK) status = rp_front_cut(&search, arena_bytes);
-  if (status == RP_OK) status = rp_front_offer_plain(&search);
   if (status == RP_OK) status = rp_front_offer_table(&search, arena_bytes);
+  if (status == RP_OK) status = rp_front_offer_plain(&search);
   if (status == RP_OK) status = rp_front_refine(&search);
   if (status == RP_OK) status = rp_front_search_gaps(&search);
   rp_stretches_free(&search.stretches, ctx);

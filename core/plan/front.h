@@ -77,7 +77,9 @@ rp_status rp_front_cut(rp_search *search, int64_t most_bytes);
    programme's table (plan/table.c); by local search on segments
    (plan/refine.c) and on gaps (plan/gaps.c). */
 rp_status rp_front_offer_plain(const rp_search *search);
-rp_status rp_front_offer_table(const rp_search *search, int64_t most_bytes);
+/* Merges the stretches of a long chain to a few, in the end, which are the
+   search's from then on. */
+rp_status rp_front_offer_table(rp_search *search, int64_t most_bytes);
 rp_status rp_front_refine(const rp_search *search);
 rp_status rp_front_search_gaps(const rp_search *search);
 

@@ -6,11 +6,13 @@
 #include "plan/chain.h"
 #include "plan/front.h"
 
-/* TABLE_BYTES, TABLE_STEPS: what one table may take. POINT_NODES: nodes that
+/* BLOCKS_MOST, TABLE_BYTES, TABLE_STEPS: what one table may take. POINT_NODES: nodes that
    evaluations of its schedules may look at. */
-enum { SLOTS_LEAST = 200, SLOTS_MOST = 2000, SIZES = 16, PREFIX = 120,
-       POINTS_LEAST = 100, POINTS_MOST = 400, DENSE = 50 };
-static const double TABLE_BYTES = 96e6, TABLE_STEPS = 5e9, POINT_NODES = 4e5;
+enum { BLOCKS_MOST = 1000, COARSE = 200, SLOTS_LEAST = 200,
+       SLOTS_MOST = 2000, SIZES = 16, PREFIX = 120, POINTS_LEAST = 60,
+       POINTS_MOST = 400, DENSE = 40 };
+static const double TABLE_BYTES = 48e6, TABLE_STEPS = 3e9,
+                    POINT_NODES = 4e5;
 
 /* ---- slots ------------------------------------------------------------------- */
 
@@ -110,7 +112,8 @@ rp_status rp_front_cut(rp_search *search, int64_t most) {
   const rp_view *view = rp_plan_view(search->plan);
   if (view == NULL) return RP_NOMEM;
   rp_status status = RP_OK;
-  for (int32_t each = 1;; each += 1 + each / 2) {
+  int32_t each = (view->n_blocks + BLOCKS_MOST - 1) / BLOCKS_MOST;
+  for (each = each > 0 ? each : 1;; each += 1 + each / 2) {
     status = rp_stretches_make(&search->stretches, search->plan,
                                search->backend, each);
     if (status == RP_OK)
@@ -279,16 +282,25 @@ static rp_status offer_solved(const rp_search *search, int64_t slot,
 }
 
 /* Coarse slots round up more, which makes up for what a block's sizes do not
-   say: among the least plans theirs are often the smaller ones. */
-rp_status rp_front_offer_table(const rp_search *search, int64_t most) {
+   say: among the least plans theirs are often the smaller ones. Few stretches
+   have long kept sets to choose from, which serve large budgets better than
+   many with two or three ways to run each. */
+rp_status rp_front_offer_table(rp_search *search, int64_t most) {
   rp_front_chain *chain = &search->front->chain;
   if (search->stretches.n == 0) return RP_OK;
   const int64_t slot = choose_slot(&search->stretches, most, chain->slots);
   chain->slots = (int32_t)(most / slot) + 1;
   rp_status status = offer_solved(search, slot, chain->slots);
-  if (status == RP_OK && chain->slots > SLOTS_LEAST)
-    status = offer_solved(search, most / SLOTS_LEAST + 1, SLOTS_LEAST);
   if (status == RP_OK && chain->n_solved < chain->n_blocks)
     status = measure_loss(search, most);
+  const bool is_long = chain->n_solved > COARSE;
+  if (status == RP_OK && is_long) {
+    rp_stretches_free(&search->stretches, search->plan->ctx);
+    status = rp_stretches_make(&search->stretches, search->plan,
+                               search->backend,
+                               (chain->n_blocks + COARSE - 1) / COARSE);
+  }
+  if (status == RP_OK && (is_long || chain->slots > SLOTS_LEAST))
+    status = offer_solved(search, most / SLOTS_LEAST + 1, SLOTS_LEAST);
   return status;
 }

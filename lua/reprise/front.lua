@@ -15,6 +15,14 @@ local C, ctx = binding.C, binding.ctx
 ---@field seconds number      of a step, predicted
 ---@field answer table       what a strategy returns to get this plan
 
+---@class reprise.FrontChain how the blocks were solved
+---@field n_blocks integer
+---@field n_solved integer    less where neighbours were merged
+---@field n_kinds integer     distinct ones
+---@field slots integer       of the table
+---@field lost_time number    by merging, a share of the step, estimated
+---@field lost_memory number  a share of the least memory, estimated
+
 --- Segments of a point as a strategy returns them: nested, positions from 1.
 local function nested(point)
   local list, made = {}, {}
@@ -40,7 +48,7 @@ end
 
 --- The front of a counted C plan, whose graph it is; an error text without
 -- position on failure.
----@return reprise.FrontPoint[]
+---@return reprise.FrontPoint[] front  front.chain is a reprise.FrontChain
 return function(plan, graph)
   if not C.rp_plan_has_front(plan) then candidates.offer(plan, graph) end
   local n = C.rp_plan_front(plan)
@@ -55,5 +63,12 @@ return function(plan, graph)
       answer = answer(out),
     }
   end
+  local chain = ffi.new 'rp_front_chain'
+  C.rp_plan_front_chain(plan, chain)
+  points.chain = {
+    n_blocks = chain.n_blocks, n_solved = chain.n_solved,
+    n_kinds = chain.n_kinds, slots = chain.slots,
+    lost_time = chain.lost_time, lost_memory = chain.lost_memory,
+  }
   return points
 end
