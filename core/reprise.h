@@ -359,6 +359,8 @@ bool rp_plan_has_front(const rp_plan *plan);
    are not looked at. The segments are copied. */
 rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
                               int n_segments);
+/* The peak of `none`, a point of the front or not; -1 on failure. */
+int64_t rp_plan_none_bytes(rp_plan *plan);
 typedef struct rp_front_point {
   int64_t peak_bytes;         /* persistent + arena, exactly */
   double seconds;             /* of a step, predicted */
@@ -414,6 +416,7 @@ typedef struct rp_instruction_info {
   int32_t output;     /* FREE: which output */
   int32_t instance;   /* FREE: which value instance */
   bool replay;
+  bool light;         /* a replay in no segment, of what no strategy keeps */
   int64_t live_bytes; /* in the arena once it has run */
 } rp_instruction_info;
 rp_status rp_plan_instruction(const rp_plan *plan, int i,

@@ -15,11 +15,26 @@ static rp_status offer_options(const rp_search *search) {
       const int32_t at = k < s->n_options ? k : s->n_options - 1;
       if (at > 0)
         status = rp_candidate_add(&c, search->plan->ctx, s->first, s->last, -1,
-                             s->options[at].keep, s->options[at].n);
+                                  s->options[at].keep, s->options[at].n);
     }
     status = rp_front_offer(search, &c, status);
   }
   return status;
+}
+
+/* Everything, light values too. */
+static rp_status offer_all(const rp_search *search) {
+  rp_context *ctx = search->plan->ctx;
+  const int32_t n = search->plan->graph.n_forward;
+  const size_t size = (size_t)n * sizeof(int32_t);
+  int32_t *keep = rp_alloc(ctx, size);
+  if (keep == NULL) return RP_NOMEM;
+  for (int32_t i = 0; i < n; i++) keep[i] = i;
+  rp_candidate c = {0};
+  rp_status status =
+      n ? rp_candidate_add(&c, ctx, 0, n - 1, -1, keep, n) : RP_OK;
+  rp_free(ctx, keep, size);
+  return rp_front_offer(search, &c, status);
 }
 
 /* Layers in runs of n, every run, or every second run, a segment. */
@@ -73,7 +88,8 @@ static rp_status offer_pieces(const rp_search *search) {
 }
 
 rp_status rp_front_offer_plain(const rp_search *search) {
-  rp_status status = offer_layers(search);
+  rp_status status = offer_all(search);
+  if (status == RP_OK) status = offer_layers(search);
   if (status == RP_OK) status = offer_options(search);
   if (status == RP_OK) status = offer_pieces(search);
   return status;

@@ -26,6 +26,7 @@ typedef struct rp_front rp_front;
 struct rp_front {
   RP_ARRAY(rp_candidate) points; /* peak rising, seconds falling */
   rp_front_chain chain;
+  int64_t none_bytes;            /* the peak of `none`, front or not */
   int32_t evaluations;
 };
 
