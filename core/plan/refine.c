@@ -9,7 +9,7 @@
    whichever ends first. Both are stated, so a plan is the same on every
    machine. */
 enum { REFINEMENTS = 600 };
-static const double REFINED_NODES = 1.5e6;
+static const double REFINED_NODES = 1.1e6;
 
 /* ---- refinement ---------------------------------------------------------------------- */
 

@@ -12,7 +12,7 @@ enum { BLOCKS_MOST = 1000, COARSE = 200, SLOTS_LEAST = 200,
        SLOTS_MOST = 2000, SIZES = 16, PREFIX = 120, POINTS_LEAST = 60,
        POINTS_MOST = 400, DENSE = 40 };
 static const double TABLE_BYTES = 48e6, TABLE_STEPS = 3e9,
-                    POINT_NODES = 4e5;
+                    POINT_NODES = 3e5;
 
 /* ---- slots ------------------------------------------------------------------- */
 

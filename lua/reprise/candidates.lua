@@ -15,7 +15,7 @@ local candidates = {}
 
 -- RUNs that the core may look at for them, over all programs and in one: so
 -- planning a large model stays quick.
-local RUNS, RUNS_OF_ONE = 3e5, 1e5
+local RUNS, RUNS_OF_ONE = 2e5, 1e5
 
 --- 1, 2, 3, ..., most; in steps that grow where that is much.
 local function counts(most)
