@@ -3,7 +3,6 @@
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
 local failure = require 'reprise.failure'
-local front_of = require 'reprise.front'
 local graph_of = require 'reprise.graph'
 local report = require 'reprise.report.plan'
 local summary = require 'reprise.report.summary'
@@ -150,7 +149,7 @@ end
 -- budget is front()[1].peak_bytes.
 ---@return reprise.FrontPoint[]
 function Plan:front()
-  local ok, points = pcall(front_of, self.ptr)
+  local ok, points = pcall(function() return graph_of(self.ptr).front() end)
   if not ok then failure.raise('[plan] %s', tostring(points)) end
   return points
 end
