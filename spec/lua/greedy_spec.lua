@@ -2,7 +2,7 @@
 -- enough to do by hand; the peak, which never exceeds the budget; the bits.
 
 local rp = require 'reprise'
-local greedy = require 'reprise.ckpt.greedy'
+local eviction = require 'reprise.eviction'
 local models = require 'spec.support.models'
 local run = require 'spec.support.run'
 
@@ -30,7 +30,7 @@ describe('greedy by hand', function()
   })
 
   it('evicts in the order of the formula', function()
-    local steps, most = greedy.simulate(greedy.model(chain), 400)
+    local steps, most = eviction.simulate(eviction.model(chain), 400)
     assert.equal(400, most)
     -- Seconds over staleness; 100 bytes each, so they do not matter.
     assert.same({
@@ -51,17 +51,17 @@ describe('greedy by hand', function()
   end)
 
   it('runs each node once where all fits', function()
-    local steps, most = greedy.simulate(greedy.model(chain), math.huge)
+    local steps, most = eviction.simulate(eviction.model(chain), math.huge)
     assert.same({1, 2, 3, 4, 5, 6, 7, -5, 8, -7, -4, 9, -8, -3, 10, -9, -2, 11, -10, -1},
       steps)
     assert.equal(700, most)
-    assert.same(steps, (greedy.simulate(greedy.model(chain), 700)))
-    assert.not_same(steps, (greedy.simulate(greedy.model(chain), 699)))
+    assert.same(steps, (eviction.simulate(eviction.model(chain), 700)))
+    assert.not_same(steps, (eviction.simulate(eviction.model(chain), 699)))
   end)
 
   it('fails where a node and what it reads do not fit', function()
-    assert.is_table((greedy.simulate(greedy.model(chain), 400)))
-    assert.is_nil((greedy.simulate(greedy.model(chain), 399)))
+    assert.is_table((eviction.simulate(eviction.model(chain), 400)))
+    assert.is_nil((eviction.simulate(eviction.model(chain), 399)))
   end)
 
   it('holds a gradient until its update has run', function()
@@ -71,7 +71,7 @@ describe('greedy by hand', function()
       {1, {-1, -2}}, {1, {1}, true}, {1, {-2, 1}}, {1, {3}}, {1, {-2, 4}},
     })
     graph.nodes[5].effect, graph.nodes[5].bytes = true, 0
-    assert.same({1, 2, 3, -1, 4, -3, -4}, (greedy.simulate(greedy.model(graph), 300)))
+    assert.same({1, 2, 3, -1, 4, -3, -4}, (eviction.simulate(eviction.model(graph), 300)))
   end)
 end)
 

@@ -3,7 +3,7 @@
 --                `none` needs above the persistent bytes; 'min', the least
 --                there is
 
-local amounts = require 'reprise.ckpt.amount'
+local amounts = require 'reprise.amount'
 
 return function(amount)
   amount = amounts.parse(amount, 'budget')

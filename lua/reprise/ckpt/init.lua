@@ -92,7 +92,7 @@ end
 local function by_name(name, argument)
   local module = 'reprise.ckpt.' .. name
   if not name:find '^%l[%w_]*$' or name == 'init' or name == 'support' or
-    name == 'amount' or name == 'file' or not package.searchpath(module, package.path) then
+    name == 'file' or not package.searchpath(module, package.path) then
     error(unknown(name, argument), 0)
   end
   if bare[name] and argument ~= nil and argument ~= true then
