@@ -128,34 +128,62 @@ RP_INLINE void run_sums(const void *dy, const void *x, int64_t at, int64_t n,
 
 /* ---- batch_norm ------------------------------------------------------------ */
 
-RP_INLINE void channel_forward(const rp_kernel_args *args, const shape *s,
-                               int64_t c, double eps, bool wide) {
-  const void *x = args->in[0].data;
+RP_INLINE void channel_statistics(const void *x, void *means, void *vars,
+                                  const shape *s, int64_t c, bool wide) {
   const double n = (double)(s->images * s->run);
   const int64_t stride = s->channels * s->run, first = c * s->run;
   double mean = 0, var = 0;
   for (int64_t i = 0; i < s->images; i++)
     mean += fold(RP_FOLD_SUM, x, first + i * stride, s->run, 0, wide);
-  store(args->out[1].data, c, wide, mean / n);
-  mean = load(args->out[1].data, c, wide);
+  store(means, c, wide, mean / n);
+  mean = load(means, c, wide);
   for (int64_t i = 0; i < s->images; i++)
     var += fold(RP_FOLD_DEVIATION, x, first + i * stride, s->run, mean, wide);
-  store(args->out[2].data, c, wide, var / n);
-  var = load(args->out[2].data, c, wide);
+  store(vars, c, wide, var / n);
+}
+
+RP_INLINE void channel_apply(const rp_kernel_args *args, const void *means,
+                             const void *vars, const shape *s, int64_t c,
+                             double eps, bool wide) {
+  const int64_t stride = s->channels * s->run, first = c * s->run;
+  const double mean = load(means, c, wide), var = load(vars, c, wide);
   const double scale = load(args->in[1].data, c, wide) / sqrt(var + eps);
   const double b = load(args->in[2].data, c, wide);
   for (int64_t i = 0; i < s->images; i++)
-    affine_run(x, args->out[0].data, first + i * stride, s->run, mean, scale,
-               b, wide);
+    affine_run(args->in[0].data, args->out[0].data, first + i * stride, s->run,
+               mean, scale, b, wide);
 }
 
 RP_INLINE rp_status batch_norm(const rp_kernel_args *args, bool wide) {
   const shape s = shape_of(&args->in[0].type);
   const double eps = real_of(args, 0, 1e-5);
+  void *means = args->out[1].data, *vars = args->out[2].data;
+#pragma omp parallel for schedule(static) \
+    if (rp_worth(s.images * s.channels * s.run))
+  for (int64_t c = 0; c < s.channels; c++) {
+    channel_statistics(args->in[0].data, means, vars, &s, c, wide);
+    channel_apply(args, means, vars, &s, c, eps, wide);
+  }
+  return RP_OK;
+}
+
+RP_INLINE rp_status statistics(const rp_kernel_args *args, bool wide) {
+  const shape s = shape_of(&args->in[0].type);
 #pragma omp parallel for schedule(static) \
     if (rp_worth(s.images * s.channels * s.run))
   for (int64_t c = 0; c < s.channels; c++)
-    channel_forward(args, &s, c, eps, wide);
+    channel_statistics(args->in[0].data, args->out[0].data, args->out[1].data,
+                       &s, c, wide);
+  return RP_OK;
+}
+
+RP_INLINE rp_status apply(const rp_kernel_args *args, bool wide) {
+  const shape s = shape_of(&args->in[0].type);
+  const double eps = real_of(args, 0, 1e-5);
+#pragma omp parallel for schedule(static) \
+    if (rp_worth(s.images * s.channels * s.run))
+  for (int64_t c = 0; c < s.channels; c++)
+    channel_apply(args, args->in[3].data, args->in[4].data, &s, c, eps, wide);
   return RP_OK;
 }
 
@@ -192,6 +220,18 @@ static rp_status batch_norm_f32(const rp_kernel_args *args) {
 }
 static rp_status batch_norm_f64(const rp_kernel_args *args) {
   return batch_norm(args, true);
+}
+static rp_status statistics_f32(const rp_kernel_args *args) {
+  return statistics(args, false);
+}
+static rp_status statistics_f64(const rp_kernel_args *args) {
+  return statistics(args, true);
+}
+static rp_status apply_f32(const rp_kernel_args *args) {
+  return apply(args, false);
+}
+static rp_status apply_f64(const rp_kernel_args *args) {
+  return apply(args, true);
 }
 static rp_status batch_norm_grad_f32(const rp_kernel_args *args) {
   return batch_norm_grad(args, false);
@@ -296,12 +336,17 @@ static rp_status group_norm_grad_f64(const rp_kernel_args *args) {
   return group_norm_grad(args, true);
 }
 
-extern const rp_op rp_op_batch_norm, rp_op_batch_norm_grad, rp_op_group_norm,
+extern const rp_op rp_op_batch_norm, rp_op_batch_norm_statistics,
+    rp_op_batch_norm_apply, rp_op_batch_norm_grad, rp_op_group_norm,
     rp_op_group_norm_grad;
 
 static const rp_kernel rows[] = {
     {&rp_op_batch_norm, RP_F32, batch_norm_f32, NULL, NULL},
     {&rp_op_batch_norm, RP_F64, batch_norm_f64, NULL, NULL},
+    {&rp_op_batch_norm_statistics, RP_F32, statistics_f32, NULL, NULL},
+    {&rp_op_batch_norm_statistics, RP_F64, statistics_f64, NULL, NULL},
+    {&rp_op_batch_norm_apply, RP_F32, apply_f32, NULL, NULL},
+    {&rp_op_batch_norm_apply, RP_F64, apply_f64, NULL, NULL},
     {&rp_op_batch_norm_grad, RP_F32, batch_norm_grad_f32, NULL, NULL},
     {&rp_op_batch_norm_grad, RP_F64, batch_norm_grad_f64, NULL, NULL},
     {&rp_op_group_norm, RP_F32, group_norm_f32, NULL, NULL},

@@ -145,8 +145,8 @@ describe('greedy', function()
       return y:mul(y):sum()
     end
     assert.is_true(loss():plan({ckpt = 'greedy=min'}).n_replays > 0)
-    assert.equal(0, loss():plan({ckpt = 'greedy=100%'}).n_replays)
-    assert.is_true(loss(true):plan({ckpt = 'greedy=100%'}).n_replays > 0)
+    assert.equal(0, loss():plan({ckpt = 'greedy=1GiB'}).n_replays)
+    assert.is_true(loss(true):plan({ckpt = 'greedy=1GiB'}).n_replays > 0)
   end)
 
   it('is a pure function of the graph', function()

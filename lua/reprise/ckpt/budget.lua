@@ -9,9 +9,9 @@ return function(amount)
   amount = amounts.parse(amount, 'budget')
   return function(graph)
     local front = graph.front()
-    local least, most = front[1], front[#front]
+    local least = front[1]
     if amount.least then return least.answer end
-    local budget = amounts.bytes(amount, graph.persistent_bytes, most.peak_bytes)
+    local budget = amounts.bytes(amount, graph.persistent_bytes, front.none_bytes)
     if budget < least.peak_bytes then
       amounts.refuse(budget, least.peak_bytes, graph.persistent_bytes, 'this model')
     end
