@@ -97,12 +97,15 @@ end
 ---@return {array: any, n: integer, keeps: any[]} flat  array is rp_segment[?],
 -- and points into keeps
 function segments.flatten(list, n_forward)
-  local flat, parents = {}, {}
+  -- Counted by hand: LuaJIT 2.1.0-beta3 compiles #flat, read again behind the
+  -- store in this recursion, to another length now and then.
+  local flat, parents, n = {}, {}, 0
   local function add(level, parent)
     for _, segment in ipairs(level) do
-      flat[#flat + 1] = segment
-      parents[#flat] = parent
-      add(segment.children, #flat)
+      n = n + 1
+      local at = n
+      flat[at], parents[at] = segment, parent
+      add(segment.children, at)
     end
   end
   add(siblings(list, 1, n_forward, 'segments', n_forward), 0)
