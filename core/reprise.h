@@ -86,6 +86,11 @@ int rp_num_threads(const rp_context *ctx);
 /* Whether new nodes record gradients; returns the previous setting. */
 bool rp_grad_enable(rp_context *ctx, bool on);
 
+/* Whether programs planned from here on fuse elementwise ops (on at first);
+   returns the previous setting. Values are the same, to the last bit. A program
+   that is watched (the next two) fuses nothing: each op is looked at. */
+bool rp_fusion_enable(rp_context *ctx, bool on);
+
 /* What makes a run fail: nothing, a NaN in a value just made, or an infinity
    too. */
 typedef enum rp_anomaly {

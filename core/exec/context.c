@@ -23,6 +23,7 @@ rp_context *rp_context_new(void) {
   rp_context *ctx = calloc(1, sizeof *ctx);
   if (ctx == NULL) return NULL;
   ctx->threads = omp_get_max_threads();
+  ctx->fuses = true;
   register_kernels(&rp_cpu);
   ctx->plans = rp_alloc(ctx, sizeof *ctx->plans);
   ctx->arena = rp_alloc(ctx, sizeof *ctx->arena);
@@ -69,6 +70,12 @@ rp_status rp_rates_set(rp_context *ctx, rp_rates rates) {
                    rates.bytes_per_second);
   ctx->rates = rates;
   return RP_OK;
+}
+
+bool rp_fusion_enable(rp_context *ctx, bool on) {
+  const bool before = ctx->fuses;
+  ctx->fuses = on;
+  return before;
 }
 
 void rp_memory_stats(const rp_context *ctx, rp_memory *out) {

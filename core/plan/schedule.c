@@ -54,7 +54,7 @@ static rp_status emit_run(scheduler *s, int32_t index, bool replay) {
     p->refs.at[p->refs.n++] = v < 0 ? v : s->now[v];
     if (v >= 0 && s->now[v] < 0)
       return rp_fail(s->ctx, RP_ILLEGAL, "%s (node %d) would run before its "
-                     "input %d (node %d) is there", node->op->name, index + 1,
+                     "input %d (node %d) is there", rp_graph_node_name(node), index + 1,
                      k + 1, s->graph->values.at[v].node + 1);
   }
   for (int32_t k = 0; k < node->n_values; k++) {
@@ -458,7 +458,7 @@ rp_status rp_schedule_list(rp_program *program, rp_context *ctx,
   for (int32_t i = 0; i < graph->nodes.n && status == RP_OK; i++)
     if (!s.wanted[i] && !(graph->nodes.at[i].op->flags & RP_EFFECT))
       status = rp_fail(ctx, RP_VALUE, "the program never runs node %d (%s)",
-                       i + 1, graph->nodes.at[i].op->name);
+                       i + 1, rp_graph_node_name(&graph->nodes.at[i]));
   if (status == RP_OK) status = place_effects(&s);
   if (status == RP_OK) status = place_frees(&s);
   return scheduler_close(&s, status);

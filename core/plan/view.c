@@ -135,7 +135,7 @@ static void fill_nodes(struct rp_view_data *data, const rp_plan *plan,
     const rp_graph_node *node = &graph->nodes.at[i];
     rp_view_node *out = &data->nodes[i];
     *out = (rp_view_node){
-        .op = node->op->name,
+        .op = rp_graph_node_name(node),
         .scope = rp_scope_text(plan->ctx, node->place.scope),
         .inputs = data->inputs + node->first_operand,
         .n_inputs = node->n_operands,

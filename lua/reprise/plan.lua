@@ -51,6 +51,18 @@ local roles = {'input', 'parameter', 'buffer', 'gradient', 'optimizer', 'number'
 
 local plan = {}
 
+--- Whether programs planned from here on run chains of elementwise ops as one,
+-- tile by tile: true at first. Values are the same to the last bit; without it
+-- each op is a node of its own in plans and traces.
+---@param on boolean
+---@return boolean before  the setting so far
+function plan.fusion(on)
+  if type(on) ~= 'boolean' then
+    failure.raise('[fusion] true or false is wanted, not %s', tostring(on))
+  end
+  return C.rp_fusion_enable(binding.ctx, on)
+end
+
 --- The Lua plan of a counted C plan, which it holds.
 ---@return reprise.Plan
 function plan.new(ptr, strategy)

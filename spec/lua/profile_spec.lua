@@ -148,25 +148,30 @@ describe('a profile', function()
   end)
 
   it('decides what a budget recomputes', function()
-    -- Replays of block 1 and of block 2 where one block's ops are dear.
-    local function replays_where_dear(block)
-      write_profile(made.loss(), function(_, node)
-        return node.scope:find('blocks.' .. block, 1, true) and 1e6 or 1e3
-      end)
+    local nn = rp.nn
+    local net = nn.Layers(6, function()
+      return nn.Sequential {nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh()}
+    end)
+    local function loss() return net(rp.ones(64, 32)):sum() end
+    -- Layers that are replayed where one layer's ops are dear.
+    local function replayed_where_dear(layer)
+      write_profile(loss(), function(_, node) return node.layer == layer and 1e6 or 1e3 end)
       profile = rp.profile(path)
-      local plan = made.loss():plan {ckpt = 'budget=75%'}
-      local graph, count = plan:graph(), {0, 0}
+      local plan = loss():plan {ckpt = 'budget=75%'}
+      local graph, layers = plan:graph(), {}
       for _, instruction in ipairs(plan:instructions()) do
-        local at = instruction.replay and
-          tonumber(graph.nodes[instruction.run].scope:match 'blocks%.(%d+)')
-        if count[at] then count[at] = count[at] + 1 end
+        if instruction.replay then
+          layers[graph.nodes[instruction.run].layer or 0] = true
+        end
       end
       profile:stop()
-      return count
+      return layers
     end
-    local first, second = replays_where_dear(1), replays_where_dear(2)
-    assert.is_true(first[1] < second[1])
-    assert.is_true(second[2] < first[2])
+    local second, fourth = replayed_where_dear(2), replayed_where_dear(4)
+    assert.is_nil(second[2])
+    assert.is_nil(fourth[4])
+    assert.is_truthy(next(second))
+    assert.is_truthy(second[4] or fourth[2])
   end)
 
   it('changes no bit, and no plan is mistaken for one without it', function()
