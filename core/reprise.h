@@ -371,10 +371,16 @@ typedef struct rp_segment {
 
 /* The time-memory front: plans that no other beats in both exact peak and
    predicted step time, found without looking at a budget (chain dynamic
-   programme over the blocks, kept sets by minimum cut, layers, local search
-   on segments and on single values, judged by the laid-out program). Made once a plan; peak rises, seconds
-   fall. Returns the number of points, -1 on failure. */
+   programme over the blocks, kept sets by minimum cut, layers, what
+   rp_plan_front_offer was given, local search on segments and on single
+   values, judged by the laid-out program). Made once a plan; peak rises,
+   seconds fall. Returns the number of points, -1 on failure. */
 int rp_plan_front(rp_plan *plan);
+bool rp_plan_has_front(const rp_plan *plan);
+/* A candidate from outside, for a front that has not been made yet; later ones
+   are not looked at. The segments are copied. */
+rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
+                              int n_segments);
 /* The peak of `none`, a point of the front or not; -1 on failure. */
 int64_t rp_plan_none_bytes(rp_plan *plan);
 typedef struct rp_front_point {
@@ -386,6 +392,16 @@ typedef struct rp_front_point {
   int32_t n_steps;
 } rp_front_point;
 rp_status rp_plan_front_point(rp_plan *plan, int i, rp_front_point *out);
+/* How the chain of blocks was solved. Equal stretches are solved once; where
+   too many differ, neighbours are merged before (n_solved < n_blocks). What
+   that loses is measured on the first blocks, solved both ways: the mean over
+   all memory that serves both of what their step takes longer, as a share, and
+   the share by which the least memory grows. */
+typedef struct rp_front_chain {
+  int32_t n_blocks, n_solved, n_kinds, slots;
+  double lost_time, lost_memory;
+} rp_front_chain;
+rp_status rp_plan_front_chain(rp_plan *plan, rp_front_chain *out);
 
 /* Exact peak and predicted seconds of the point's segments or steps, into the
    point: schedule and layout, nothing is kept. Errors as _set_segments and
@@ -438,6 +454,7 @@ typedef struct rp_instance_info {
   int32_t born, dead;  /* instructions; dead is its FREE */
   int32_t read_by;     /* the instruction that reads it last, -1 none */
   int64_t offset, size_bytes;
+  rp_type type;        /* of a value */
   bool replay, workspace, in_arena;
 } rp_instance_info;
 /* Value instances and workspaces of the laid-out program. */

@@ -91,6 +91,13 @@ struct rp_op {
   uint32_t units;
   double unit;
 
+  /* Gradients that make a forward op's outputs too, first of their own, from
+     its very inputs; ints[1..] begin with its ints. Where a program has both,
+     this one alone runs. */
+  const rp_op *makes;
+  /* Ops whose result may go into a sum: the op(sum, inputs...) that adds it
+     to `sum` in place. Its attributes are this op's. */
+  const rp_op *adds;
   /* The op as two that are in no registry, for output 0 to be cheap to make
      again: parts[0] makes outputs 1.. from the same inputs, parts[1] output 0
      from the inputs and those. Same attributes, same bits. */

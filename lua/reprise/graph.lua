@@ -120,13 +120,15 @@ return function(plan)
   local shape = {n_nodes = view.n_nodes, n_forward = view.n_forward}
   local info = ffi.new 'rp_plan_info'
   C.rp_plan_describe(plan, info)
-  return {
+  local graph
+  graph = {
     persistent_bytes = tonumber(info.persistent_bytes),
-    front = function() return front_of(plan) end,
+    front = function() return front_of(plan, graph) end,
     evaluate = function(answer) return evaluate(plan, shape, answer) end,
     n_forward = view.n_forward,
     nodes = nodes,
     layers = spans_of(view.layers, view.n_layers),
     blocks = spans_of(view.blocks, view.n_blocks),
   }
+  return graph
 end
