@@ -381,6 +381,9 @@ bool rp_plan_has_front(const rp_plan *plan);
    are not looked at. The segments are copied. */
 rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
                               int n_segments);
+/* The same with an explicit list, as for rp_plan_set_program. */
+rp_status rp_plan_front_offer_program(rp_plan *plan, const int32_t *steps,
+                                      int n_steps);
 /* The peak of `none`, a point of the front or not; -1 on failure. */
 int64_t rp_plan_none_bytes(rp_plan *plan);
 typedef struct rp_front_point {

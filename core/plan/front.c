@@ -163,20 +163,42 @@ static rp_status copy_segments(rp_candidate *c, rp_context *ctx,
   return status;
 }
 
-rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
-                              int n_segments) {
+/* Keeps c, made with this status, for the front to take, or frees it. */
+static rp_status keep_offered(rp_plan *plan, rp_candidate *c,
+                              rp_status status) {
   rp_context *ctx = plan->ctx;
-  if (plan->front) return RP_OK;
   if (plan->offered == NULL)
     plan->offered = rp_alloc(ctx, sizeof *plan->offered);
-  if (plan->offered == NULL ||
-      !rp_array_room(ctx, &plan->offered->points, sizeof(rp_candidate), 1))
-    return RP_NOMEM;
-  rp_candidate c = {0};
-  const rp_status status = copy_segments(&c, ctx, segments, n_segments);
+  if (status == RP_OK &&
+      (plan->offered == NULL ||
+       !rp_array_room(ctx, &plan->offered->points, sizeof(rp_candidate), 1)))
+    status = RP_NOMEM;
   if (status == RP_OK)
-    plan->offered->points.at[plan->offered->points.n++] = c;
+    plan->offered->points.at[plan->offered->points.n++] = *c;
+  else
+    rp_candidate_free(c, ctx);
   return status;
+}
+
+rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
+                              int n_segments) {
+  if (plan->front) return RP_OK;
+  rp_candidate c = {0};
+  const rp_status status = copy_segments(&c, plan->ctx, segments, n_segments);
+  return status == RP_OK ? keep_offered(plan, &c, status) : status;
+}
+
+rp_status rp_plan_front_offer_program(rp_plan *plan, const int32_t *steps,
+                                      int n_steps) {
+  if (plan->front) return RP_OK;
+  rp_candidate c = {0};
+  rp_status status = RP_NOMEM;
+  if (rp_array_room(plan->ctx, &c.steps, sizeof *steps, n_steps)) {
+    memcpy(c.steps.at, steps, (size_t)n_steps * sizeof *steps);
+    c.steps.n = n_steps;
+    status = RP_OK;
+  }
+  return keep_offered(plan, &c, status);
 }
 
 /* The front takes what was offered; it is gone afterwards. */

@@ -5,7 +5,9 @@
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
 local ckpt = require 'reprise.ckpt'
+local eviction = require 'reprise.eviction'
 local revolve = require 'reprise.ckpt.revolve'
+local rungs = require 'reprise.rungs'
 local segments = require 'reprise.segments'
 local support = require 'reprise.ckpt.support'
 
@@ -16,6 +18,8 @@ local candidates = {}
 -- RUNs that the core may look at for them, over all programs and in one: so
 -- planning a large model stays quick.
 local RUNS, RUNS_OF_ONE = 2e5, 1e5
+-- Nodes of a graph for which evictions are simulated.
+local EVICTED_NODES = 400
 
 --- 1, 2, 3, ..., most; in steps that grow where that is much.
 local function counts(most)
@@ -87,6 +91,24 @@ local function runs_of(spec, graph)
   return #graph.nodes + replays * graph.n_forward
 end
 
+local function check(status)
+  if status ~= C.RP_OK then error(ffi.string(C.rp_message(binding.ctx)), 0) end
+end
+
+--- greedy's plans, where one takes a few milliseconds to simulate; greedy heeds
+-- no marks, whose segments a front must keep.
+local function offer_evictions(plan, graph)
+  if #graph.nodes > EVICTED_NODES then return end
+  for i = 1, graph.n_forward do
+    if graph.nodes[i].mark ~= 0 then return end
+  end
+  local model = eviction.model(graph)
+  for _, point in ipairs(rungs.points(graph, model, rungs.ladder(graph, model))) do
+    local steps, n = segments.program(point.answer.program, #graph.nodes)
+    check(C.rp_plan_front_offer_program(plan, steps, n))
+  end
+end
+
 --- Tells the core of them, before it makes the front of a C plan. A strategy
 -- that the model does not suit offers nothing.
 function candidates.offer(plan, graph)
@@ -98,11 +120,10 @@ function candidates.offer(plan, graph)
     if ok and #answer > 0 then
       left = left - runs
       local flat = segments.flatten(answer, graph.n_forward)
-      if C.rp_plan_front_offer(plan, flat.array, flat.n) ~= C.RP_OK then
-        error(ffi.string(C.rp_message(binding.ctx)), 0)
-      end
+      check(C.rp_plan_front_offer(plan, flat.array, flat.n))
     end
   end
+  offer_evictions(plan, graph)
 end
 
 return candidates

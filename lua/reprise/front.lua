@@ -42,7 +42,10 @@ end
 local function answer(point)
   if point.n_steps == 0 then return nested(point) end
   local program = {}
-  for i = 0, point.n_steps - 1 do program[i + 1] = point.steps[i] + 1 end
+  for i = 0, point.n_steps - 1 do
+    local step = point.steps[i] -- node, or -1 - node: freed
+    program[i + 1] = step >= 0 and step + 1 or step
+  end
   return {program = program}
 end
 
