@@ -88,11 +88,16 @@ static void from_bf16(const rp_row *row) { cast_from(row, RP_BF16); }
 static void from_i32(const rp_row *row) { cast_from(row, RP_I32); }
 static void from_i64(const rp_row *row) { cast_from(row, RP_I64); }
 static void from_bool(const rp_row *row) { cast_from(row, RP_BOOL); }
+/* Not rp_rows_run_typed, which rounds a result to bf16 itself. */
 static rp_status run_cast(const rp_kernel_args *args) {
-  static const rp_rows rows = {from_f32, from_f64, from_i32, from_i64,
-                               from_bool};
-  if (args->in[0].type.dtype == RP_BF16) return rp_rows_run(args, from_bf16);
-  return rp_rows_run_typed(args, &rows);
+  switch (args->in[0].type.dtype) {
+    case RP_F32: return rp_rows_run(args, from_f32);
+    case RP_F64: return rp_rows_run(args, from_f64);
+    case RP_BF16: return rp_rows_run(args, from_bf16);
+    case RP_I32: return rp_rows_run(args, from_i32);
+    case RP_I64: return rp_rows_run(args, from_i64);
+    default: return rp_rows_run(args, from_bool);
+  }
 }
 
 /* ---- rows ---------------------------------------------------------------- */

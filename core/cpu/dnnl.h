@@ -1,17 +1,23 @@
 /* All that talks to oneDNN is behind this header, in dnnl_*.c: what its
-   version 3 would change. f32. Scratchpads are ours: their size is known when
-   a product or a convolution is prepared. */
+   version 3 would change. f32 and bf16. Scratchpads are ours: their size is
+   known when a product or a convolution is prepared. */
 #ifndef RP_CPU_DNNL_H
 #define RP_CPU_DNNL_H
 
 #include "base/window.h"
 #include "exec/backend.h"
 
+/* Whether the processor multiplies bf16: oneDNN's AVX512_BF16 or AMX kernels.
+   Without them its bf16 products are three times slower than those of f32,
+   or there are none. */
+bool rp_dnnl_has_bf16(void);
+
 /* y = a b (+ bias), batched and broadcast, over the operands' own strides. */
 typedef struct rp_dnnl_product rp_dnnl_product;
 
 /* a:(..., M, K), b:(..., K, N), bias:(N) or NULL, y:(..., M, N); leading dims
-   equal or 1, 2 to RP_RANK dims, at least one of the last two strides 1.
+   equal or 1, 2 to RP_RANK dims, at least one of the last two strides 1. All
+   f32; or a and b bf16, bias and y each bf16 or f32.
    NULL after rp_fail: RP_NOMEM, RP_INTERNAL. */
 rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
                                      const rp_array *b, const rp_array *bias,

@@ -1,5 +1,7 @@
 #include "cpu/dnnl_library.h"
 
+#include "cpu/dnnl.h"
+
 #include <oneapi/dnnl/dnnl_debug.h>
 #include <pthread.h>
 
@@ -32,6 +34,16 @@ rp_status rp_dnnl_check(rp_context *ctx, dnnl_status_t status,
     return rp_fail(ctx, RP_NOMEM, "out of memory: oneDNN could not %s", what);
   return rp_fail(ctx, RP_INTERNAL, "oneDNN could not %s: %s", what,
                  dnnl_status2str(status));
+}
+
+bool rp_dnnl_has_bf16(void) {
+  const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+  return (isa & dnnl_cpu_isa_avx512_core_bf16) ==
+         dnnl_cpu_isa_avx512_core_bf16;
+}
+
+dnnl_data_type_t rp_dnnl_type(const rp_type *type) {
+  return type->dtype == RP_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
 dnnl_status_t rp_dnnl_memory(const dnnl_memory_desc_t *descriptor,

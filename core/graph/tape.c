@@ -111,13 +111,24 @@ rp_tensor *rp_where(rp_tape *tape, rp_tensor *condition, rp_tensor *a,
 }
 
 rp_tensor *rp_scale(rp_tape *tape, rp_tensor *x, double factor) {
-  return rp_mul(tape, x, rp_constant(tape, factor, x));
+  if (tape->status != RP_OK || x == NULL) return NULL;
+  const rp_dtype dtype = (rp_dtype)x->type.dtype;
+  return rp_mul(tape, x, own(tape, rp_number(tape->ctx, factor,
+                                             dtype == RP_BF16 ? RP_F32
+                                                              : dtype)));
 }
 
 rp_tensor *rp_cast(rp_tape *tape, rp_tensor *x, rp_dtype dtype) {
   if (x && x->type.dtype == (int32_t)dtype) return x;
   const int64_t to = dtype;
   return rp_emit(tape, rp_op_find("cast"), &x, 1, &to, 1, NULL, 0);
+}
+
+rp_tensor *rp_recast(rp_tape *tape, rp_tensor *t) {
+  if (t == NULL) return NULL;
+  const rp_node *node = t->node;
+  if (node->op != rp_op_find("cast") || !rp_is_leaf(node->inputs[0])) return t;
+  return rp_cast(tape, node->inputs[0], (rp_dtype)t->type.dtype);
 }
 
 rp_tensor *rp_sum(rp_tape *tape, rp_tensor *x, const int64_t *dims,

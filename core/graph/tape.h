@@ -63,6 +63,9 @@ rp_tensor *rp_where(rp_tape *tape, rp_tensor *condition, rp_tensor *a,
 /* x scaled by a constant. */
 rp_tensor *rp_scale(rp_tape *tape, rp_tensor *x, double factor);
 rp_tensor *rp_cast(rp_tape *tape, rp_tensor *x, rp_dtype dtype);
+/* t, or where t is the cast of a leaf that cast recorded again: what backward
+   reads is then the leaf, which is there anyway, and no copy is kept. */
+rp_tensor *rp_recast(rp_tape *tape, rp_tensor *t);
 /* sum over dims (0-based; n_dims 0: over all), kept as 1s when keep. */
 rp_tensor *rp_sum(rp_tape *tape, rp_tensor *x, const int64_t *dims,
                   int n_dims, bool keep);
