@@ -13,9 +13,10 @@
    Backward reads both factors, and nothing less would do: da = dy b^T and
    db = a^T dy each need the other one. Transposes are views. Where b stands
    for all of a's leading dims, db is one product over all rows, not a batch
-   of products and a sum, and where b is bf16, most likely a weight's copy, it
-   comes in f32, unrounded. The weight's gradient comes first: it reads x for
-   the last time, so x is free when dx is made. */
+   of products and a sum. The gradient of an f32 value's bf16 copy comes in
+   f32: it is never rounded to 8 bits on its way to a weight. The weight's
+   gradient comes first: it reads x for the last time, so x is free when dx is
+   made. */
 #include <string.h>
 
 #include "graph/op.h"
@@ -72,9 +73,10 @@ static rp_tensor *as_rows(rp_tape *tape, rp_tensor *x) {
   return rp_reshape(tape, x, &flat);
 }
 
-/* a b in f32 where they are bf16. */
-static rp_tensor *wide_matmul(rp_tape *tape, rp_tensor *a, rp_tensor *b) {
-  if (a == NULL || b == NULL || a->type.dtype != RP_BF16)
+/* a b, the gradient of t. */
+static rp_tensor *gradient_of(rp_tape *tape, const rp_tensor *t, rp_tensor *a,
+                              rp_tensor *b) {
+  if (a == NULL || b == NULL || !rp_is_narrowed(t))
     return rp_matmul(tape, a, b);
   rp_tensor *pair[2] = {a, b};
   const int64_t dtype = RP_F32;
@@ -149,23 +151,25 @@ static bool is_one_matrix(const rp_type *type) {
 
 static void matmul_grad(rp_tape *tape, const rp_node *node,
                         rp_tensor *const *dy, rp_tensor **dx) {
-  rp_tensor *a = rp_recast(tape, rp_input(node, 0));
-  rp_tensor *b = rp_recast(tape, rp_input(node, 1));
+  rp_tensor *const *in = node->inputs;
+  rp_tensor *a = rp_recast(tape, in[0]), *b = rp_recast(tape, in[1]);
   rp_tensor *g = rp_cast(tape, dy[0], (rp_dtype)a->type.dtype);
   if (rp_tape_needs(tape, 1)) {
     rp_tensor *db;
     if (is_one_matrix(&b->type) && a->type.rank >= b->type.rank) {
-      db = wide_matmul(tape, matrix_transposed(tape, as_rows(tape, a)),
+      db = gradient_of(tape, in[1],
+                       matrix_transposed(tape, as_rows(tape, a)),
                        as_rows(tape, g));
       if (b->type.rank > 2) db = rp_reshape(tape, db, &b->type);
     } else {
-      db = rp_matmul(tape, matrix_transposed(tape, a), g);
+      db = gradient_of(tape, in[1], matrix_transposed(tape, a), g);
       db = rp_sum_to(tape, db, &b->type);
     }
     dx[1] = db;
   }
   if (rp_tape_needs(tape, 0))
-    dx[0] = rp_sum_to(tape, rp_matmul(tape, g, matrix_transposed(tape, b)),
+    dx[0] = rp_sum_to(tape,
+                      gradient_of(tape, in[0], g, matrix_transposed(tape, b)),
                       &a->type);
 }
 
@@ -225,18 +229,19 @@ static bool linear_accepts(const rp_node *node, int input) {
 /* dw = dy^T x and dbias = sum of dy over all rows, then dx = dy w. */
 static void linear_grad(rp_tape *tape, const rp_node *node,
                         rp_tensor *const *dy, rp_tensor **dx) {
-  rp_tensor *x = rp_recast(tape, rp_input(node, 0));
-  rp_tensor *w = rp_recast(tape, rp_input(node, 1));
+  rp_tensor *const *in = node->inputs;
+  rp_tensor *x = rp_recast(tape, in[0]), *w = rp_recast(tape, in[1]);
   rp_tensor *rows =
       as_rows(tape, rp_cast(tape, dy[0], (rp_dtype)x->type.dtype));
   if (rp_tape_needs(tape, 1))
-    dx[1] = wide_matmul(tape, matrix_transposed(tape, rows),
+    dx[1] = gradient_of(tape, in[1], matrix_transposed(tape, rows),
                         as_rows(tape, x));
   if (node->n_inputs > 2 && rp_tape_needs(tape, 2))
     dx[2] = rp_cast(tape, rp_sum_to(tape, dy[0], rp_in(node, 2)),
                     (rp_dtype)rp_in(node, 2)->dtype);
   if (rp_tape_needs(tape, 0))
-    dx[0] = rp_reshape(tape, rp_matmul(tape, rows, w), rp_in(node, 0));
+    dx[0] = rp_reshape(tape, gradient_of(tape, in[0], rows, w),
+                       rp_in(node, 0));
 }
 
 static rp_cost linear_cost(const rp_node *node) {
