@@ -4,6 +4,7 @@
 
 #include <oneapi/dnnl/dnnl_debug.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct rp_dnnl_library rp_dnnl;
 
@@ -40,6 +41,14 @@ bool rp_dnnl_has_bf16(void) {
   const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
   return (isa & dnnl_cpu_isa_avx512_core_bf16) ==
          dnnl_cpu_isa_avx512_core_bf16;
+}
+
+void rp_dnnl_notice_bf16(rp_context *ctx) {
+  static atomic_flag said = ATOMIC_FLAG_INIT;
+  if (rp_dnnl_has_bf16() || atomic_flag_test_and_set(&said)) return;
+  rp_notice(ctx, "this processor has no bf16 instructions (AVX512_BF16 or "
+            "AMX): products are computed in f32. bf16 still halves what is "
+            "kept, but a step is no faster than in f32.");
 }
 
 dnnl_data_type_t rp_dnnl_type(const rp_type *type) {

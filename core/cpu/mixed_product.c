@@ -1,7 +1,5 @@
 #include "cpu/mixed_product.h"
 
-#include <stdatomic.h>
-
 #include "base/memory.h"
 #include "base/status.h"
 #include "cpu/dnnl.h"
@@ -38,14 +36,6 @@ static rp_array wide_array(const rp_array *x, void *workspace,
   return wide;
 }
 
-static void say_once(rp_context *ctx) {
-  static atomic_flag said = ATOMIC_FLAG_INIT;
-  if (atomic_flag_test_and_set(&said)) return;
-  rp_notice(ctx, "this processor has no bf16 instructions (AVX512_BF16 or "
-            "AMX): products are computed in f32. bf16 still halves what is "
-            "kept, but a step is no faster than in f32.");
-}
-
 rp_mixed_product *rp_mixed_product_new(rp_context *ctx, const rp_array *a,
                                        const rp_array *b,
                                        const rp_array *bias, const rp_array *y,
@@ -72,7 +62,7 @@ rp_mixed_product *rp_mixed_product_new(rp_context *ctx, const rp_array *a,
     rp_mixed_product_free(p);
     return NULL;
   }
-  if (!native) say_once(ctx);
+  rp_dnnl_notice_bf16(ctx);
   p->scratch_offset = bytes;
   *workspace_bytes += bytes;
   return p;
