@@ -34,7 +34,7 @@ describe('a strategy', function()
   end)
 
   for _, name in ipairs(models.names) do
-    for _, dtype in ipairs {'f32', 'f64'} do
+    for _, dtype in ipairs {'f32', 'f64', 'bf16'} do
       it(('changes no bit of %s in %s'):format(name, dtype), function()
         local kept = run.train(name, {dtype = dtype, ckpt = 'none'})
         assert.equal(20, #kept.losses)
