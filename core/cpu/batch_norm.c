@@ -6,7 +6,6 @@
    so that loops have no dependence between iterations (ivdep). `wide` and
    `type`, x's dtype, are constants wherever a function is inlined. bf16 is
    widened a block at a time; its statistics and weights are f32. */
-#include "cpu/bf16.h"
 #include "cpu/lanes.h"
 #include "cpu/parallel.h"
 #include "exec/backend.h"
@@ -36,25 +35,14 @@ RP_INLINE void store(void *x, int64_t i, bool wide, double value) {
 
 /* ---- one run ------------------------------------------------------------- */
 
-RP_INLINE double fold_bf16(rp_fold what, const uint16_t *x, int64_t n,
-                           double shift) {
-  double total = 0;
-  for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
-    const int64_t m = n - at < RP_LANE_BLOCK ? n - at : RP_LANE_BLOCK;
-    float from[RP_LANE_BLOCK];
-    rp_bf16_widen(from, x + at, 1, m);
-    total += rp_fold_f32(what, from, m, (float)shift);
-  }
-  return total;
-}
-
 RP_INLINE double fold(rp_fold what, const void *x, int64_t at, int64_t n,
                       double shift, rp_dtype type) {
   switch (type) {
     case RP_F64: return rp_fold_f64(what, (const double *)x + at, n, shift);
     case RP_F32:
       return rp_fold_f32(what, (const float *)x + at, n, (float)shift);
-    default: return fold_bf16(what, (const uint16_t *)x + at, n, shift);
+    default:
+      return rp_fold_bf16(what, (const uint16_t *)x + at, n, (float)shift);
   }
 }
 

@@ -1,6 +1,5 @@
 /* cross_entropy and its gradient: rows of logits in lanes, the rows' losses
    summed in order in f64 by one thread. */
-#include "cpu/bf16.h"
 #include "cpu/indices.h"
 #include "cpu/lanes.h"
 #include "cpu/parallel.h"
@@ -43,20 +42,15 @@ static double lse_f64(const double *x, int64_t n) {
 
 /* As lse_f32 of the widened row, a block of it at a time. */
 static double lse_bf16(const uint16_t *x, int64_t n) {
+  const float top = (float)rp_fold_bf16(RP_FOLD_TOP, x, n, 0);
   float wide[RP_LANE_BLOCK];
-  double top = rp_fold_start(RP_FOLD_TOP), total = 0;
+  double total = 0;
   for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
     const int64_t m = n - at < RP_LANE_BLOCK ? n - at : RP_LANE_BLOCK;
     rp_bf16_widen(wide, x + at, 1, m);
-    const double greatest = rp_fold_f32(RP_FOLD_TOP, wide, m, 0);
-    top = greatest > top ? greatest : top;
+    total += rp_sum_exp_f32(wide, m, top);
   }
-  for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
-    const int64_t m = n - at < RP_LANE_BLOCK ? n - at : RP_LANE_BLOCK;
-    rp_bf16_widen(wide, x + at, 1, m);
-    total += rp_sum_exp_f32(wide, m, (float)top);
-  }
-  return (float)top + rp_log_f64(total);
+  return top + rp_log_f64(total);
 }
 
 static rp_status cross_entropy(const rp_kernel_args *args) {

@@ -32,6 +32,8 @@ local narrow = {
   linear = {1, 2}, conv2d = {1, 2}, cross_entropy_grad = {2},
   batch_norm = {1}, batch_norm_grad = {1, 2},
   group_norm = {1}, group_norm_grad = {1, 2},
+  layer_norm = {1}, layer_norm_grad = {1, 2},
+  rms_norm = {1}, rms_norm_grad = {1, 2},
 }
 
 local function is_narrow(op, i)
@@ -168,6 +170,25 @@ describe('rp.autocast', function()
       assert.equal('bf16', rp.conv2d(rp.randn(1, 2, 5, 5),
         rp.randn(3, 2, 3, 3)).dtype)
     end)
+  end)
+
+  it('normalises bf16 with weights and statistics in f32', function()
+    local x = rp.randn(4, 6, 3, 3):to 'bf16'
+    local w = rp.nn.Parameter(rp.ones(6))
+    autocast(function()
+      for _, y in ipairs {rp.batch_norm(x, nil, nil, w, nil, true),
+                          rp.group_norm(x, 2), rp.layer_norm(x),
+                          rp.rms_norm(x)} do
+        assert.equal('bf16', y.dtype)
+        assert.equal(4 * 6 * 9, y:numel())
+        assert(y:to('f32'):square():mean():item() > 0.9)
+      end
+      local model = rp.nn.BatchNorm2d(6)
+      model:eval()
+      assert.equal('f32', model(x).dtype)
+    end)
+    local dw = rp.grad(rp.batch_norm(x, nil, nil, w, nil, true):to('f32'):sum(), w)
+    assert.equal('f32', dw.dtype)
   end)
 
   it('ends with its function, even by an error, and nests', function()
@@ -309,6 +330,13 @@ describe('mixed precision', function()
         ('%s: NMSE %g'):format(name, off))
     end)
   end
+
+  it('shows dtypes in a plan', function()
+    local made = run.model('gpt', 'bf16')
+    local text = tostring(made.loss():plan {ckpt = 'none'})
+    assert.truthy(text:find('2x6x%S+%s+bf16%s'), text)
+    assert.truthy(text:find('2x6x%S+%s+f32%s'), text)
+  end)
 
   it('keeps half the bytes of f32 where all is products', function()
     local function kept(dtype)

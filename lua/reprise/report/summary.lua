@@ -33,7 +33,7 @@ local LARGEST = 10
 ---@field recomputed_layers integer[]
 ---@field recomputed_nodes integer that run more than once
 ---@field most_replays integer of one node
----@field largest {name: string, shape: string, bytes: integer, reason: string}[]
+---@field largest {name: string, shape: string, dtype: string, bytes: integer, reason: string}[]
 ---@field segments {first: integer, last: integer, from: string, to: string, parent: integer?}[]
 
 local summary = {}
@@ -93,6 +93,8 @@ local function largest_at_peak(plan, graph, instructions)
       -- A node knows the shape of its first output only.
       shape = (instance.workspace or instance.output > 1) and '-'
         or shape_of(node),
+      dtype = not instance.workspace and instance.output == 1 and node.dtype
+        or '-',
       reason = reason_of(graph, instructions, instance),
     }
   end
