@@ -358,6 +358,8 @@ typedef struct rp_segment {
    on segments and on single values, judged by the laid-out program). Made once a plan; peak rises, seconds
    fall. Returns the number of points, -1 on failure. */
 int rp_plan_front(rp_plan *plan);
+/* The peak of `none`, a point of the front or not; -1 on failure. */
+int64_t rp_plan_none_bytes(rp_plan *plan);
 typedef struct rp_front_point {
   int64_t peak_bytes;         /* persistent + arena, exactly */
   double seconds;             /* of a step, predicted */
@@ -403,6 +405,7 @@ typedef struct rp_instruction_info {
   int32_t output;     /* FREE: which output */
   int32_t instance;   /* FREE: which value instance */
   bool replay;
+  bool light;         /* a replay in no segment, of what no strategy keeps */
   int64_t live_bytes; /* in the arena once it has run */
 } rp_instruction_info;
 rp_status rp_plan_instruction(const rp_plan *plan, int i,

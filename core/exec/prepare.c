@@ -330,6 +330,8 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
   graph->effects_last = rp_watches(ctx);
   if (status == RP_OK) {
     status = rp_graph_simplify(graph, ctx);
+    if (status == RP_OK) status = rp_graph_split(graph, ctx);
+    if (status == RP_OK) status = rp_graph_find_light(graph, ctx);
     if (status != RP_OK) rp_graph_free(graph, ctx);
   }
   rp_tape_close(&tape);

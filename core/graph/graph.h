@@ -38,6 +38,7 @@ typedef struct rp_graph_value {
   rp_type type;
   bool keep;
   bool target;
+  bool light; /* rp_graph_find_light */
 } rp_graph_value;
 
 typedef struct rp_graph_leaf {
@@ -93,6 +94,14 @@ rp_status rp_graph_build(rp_graph *graph, rp_context *ctx,
    forward / backward border, a layer, a mark: that would stretch a value's
    life) and drops what nobody needs any more. */
 rp_status rp_graph_simplify(rp_graph *graph, rp_context *ctx);
+/* In a graph with a backward part, puts the two parts of each forward op that
+   has them (rp_op.parts) in its place. */
+rp_status rp_graph_split(rp_graph *graph, rp_context *ctx);
+/* Marks the forward values that no strategy keeps unless it says so: those that
+   backward does not read, and those that a short chain of cheap ops makes
+   again from leaves and from what backward reads anyway (an activation's
+   output beside its input, a normalised value beside what was normalised). */
+rp_status rp_graph_find_light(rp_graph *graph, rp_context *ctx);
 void rp_graph_free(rp_graph *graph, rp_context *ctx);
 
 #endif

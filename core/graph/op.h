@@ -95,6 +95,11 @@ struct rp_op {
      `grad` are differentiated through it. */
   void (*decompose)(rp_tape *tape, const rp_node *node, rp_tensor **out);
 
+  /* The op as two that are in no registry, for output 0 to be cheap to make
+     again: parts[0] makes outputs 1.. from the same inputs, parts[1] output 0
+     from the inputs and those. Same attributes, same bits. */
+  const rp_op *parts[2];
+
   /* NULL: one FLOP an output element, every input and output touched once. */
   rp_cost (*cost)(const rp_node *node);
 

@@ -124,17 +124,8 @@ rp_tensor *rp_cast(rp_tape *tape, rp_tensor *x, rp_dtype dtype) {
   return rp_emit(tape, rp_op_find("cast"), &x, 1, &to, 1, NULL, 0);
 }
 
-static bool is_cast(const rp_tensor *t) {
-  return t->node->op == rp_op_find("cast");
-}
-
-rp_tensor *rp_recast(rp_tape *tape, rp_tensor *t) {
-  if (t == NULL || !is_cast(t) || !rp_is_leaf(t->node->inputs[0])) return t;
-  return rp_cast(tape, t->node->inputs[0], (rp_dtype)t->type.dtype);
-}
-
 bool rp_is_narrowed(const rp_tensor *t) {
-  return t->type.dtype == RP_BF16 && is_cast(t) &&
+  return t->type.dtype == RP_BF16 && t->node->op == rp_op_find("cast") &&
          t->node->inputs[0]->type.dtype == RP_F32;
 }
 

@@ -63,9 +63,6 @@ rp_tensor *rp_where(rp_tape *tape, rp_tensor *condition, rp_tensor *a,
 /* x scaled by a constant. */
 rp_tensor *rp_scale(rp_tape *tape, rp_tensor *x, double factor);
 rp_tensor *rp_cast(rp_tape *tape, rp_tensor *x, rp_dtype dtype);
-/* t, or where t is the cast of a leaf that cast recorded again: what backward
-   reads is then the leaf, which is there anyway, and no copy is kept. */
-rp_tensor *rp_recast(rp_tape *tape, rp_tensor *t);
 /* Whether t is the bf16 copy of an f32 value, whose gradient had better come
    in f32: the cast's own gradient then has nothing to do. */
 bool rp_is_narrowed(const rp_tensor *t);

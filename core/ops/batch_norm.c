@@ -178,10 +178,20 @@ static int batch_norm_effects(rp_tape *tape, const rp_node *node,
   return 2;
 }
 
+/* x, w, b -> mean, var. */
+const rp_op rp_op_batch_norm_statistics = {
+    .name = "batch_norm_statistics", .inputs = 3, .outputs = 2,
+};
+/* x, w, b, mean, var -> y. */
+const rp_op rp_op_batch_norm_apply = {
+    .name = "batch_norm_apply", .inputs = 5, .outputs = 1, .in_place = 1,
+};
+
 const rp_op rp_op_batch_norm = {
     .name = "batch_norm", .inputs = 3, .outputs = 3, .in_place = 1,
     .flags = RP_VARIADIC | RP_MIXED,
     .type = batch_norm_type, .grad = batch_norm_grad, .cost = norm_cost,
+    .parts = {&rp_op_batch_norm_statistics, &rp_op_batch_norm_apply},
     .effects = batch_norm_effects,
     .effect_inputs = 1 << RUNNING_MEAN | 1 << RUNNING_VAR,
 };

@@ -192,12 +192,12 @@ static void conv2d_grad(rp_tape *tape, const rp_node *node,
   static const int64_t all_but_channels[3] = {0, 2, 3};
   rp_tensor *x = rp_input(node, 0), *w = rp_input(node, 1);
   if (rp_tape_needs(tape, 1))
-    dx[1] = grad_weight(tape, node, dy[0], rp_recast(tape, x), w);
+    dx[1] = grad_weight(tape, node, dy[0], x, w);
   if (node->n_inputs > 2 && rp_tape_needs(tape, 2))
     dx[2] = rp_sum(tape, rp_cast(tape, dy[0], (rp_dtype)rp_in(node, 2)->dtype),
                    all_but_channels, 3, false);
   if (rp_tape_needs(tape, 0))
-    dx[0] = grad_input(tape, node, dy[0], rp_recast(tape, w), x);
+    dx[0] = grad_input(tape, node, dy[0], w, x);
 }
 
 static rp_cost conv2d_cost(const rp_node *node) {

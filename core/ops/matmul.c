@@ -151,25 +151,24 @@ static bool is_one_matrix(const rp_type *type) {
 
 static void matmul_grad(rp_tape *tape, const rp_node *node,
                         rp_tensor *const *dy, rp_tensor **dx) {
-  rp_tensor *const *in = node->inputs;
-  rp_tensor *a = rp_recast(tape, in[0]), *b = rp_recast(tape, in[1]);
+  rp_tensor *a = rp_input(node, 0), *b = rp_input(node, 1);
   rp_tensor *g = rp_cast(tape, dy[0], (rp_dtype)a->type.dtype);
   if (rp_tape_needs(tape, 1)) {
     rp_tensor *db;
     if (is_one_matrix(&b->type) && a->type.rank >= b->type.rank) {
-      db = gradient_of(tape, in[1],
+      db = gradient_of(tape, b,
                        matrix_transposed(tape, as_rows(tape, a)),
                        as_rows(tape, g));
       if (b->type.rank > 2) db = rp_reshape(tape, db, &b->type);
     } else {
-      db = gradient_of(tape, in[1], matrix_transposed(tape, a), g);
+      db = gradient_of(tape, b, matrix_transposed(tape, a), g);
       db = rp_sum_to(tape, db, &b->type);
     }
     dx[1] = db;
   }
   if (rp_tape_needs(tape, 0))
     dx[0] = rp_sum_to(tape,
-                      gradient_of(tape, in[0], g, matrix_transposed(tape, b)),
+                      gradient_of(tape, a, g, matrix_transposed(tape, b)),
                       &a->type);
 }
 
@@ -229,18 +228,17 @@ static bool linear_accepts(const rp_node *node, int input) {
 /* dw = dy^T x and dbias = sum of dy over all rows, then dx = dy w. */
 static void linear_grad(rp_tape *tape, const rp_node *node,
                         rp_tensor *const *dy, rp_tensor **dx) {
-  rp_tensor *const *in = node->inputs;
-  rp_tensor *x = rp_recast(tape, in[0]), *w = rp_recast(tape, in[1]);
+  rp_tensor *x = rp_input(node, 0), *w = rp_input(node, 1);
   rp_tensor *rows =
       as_rows(tape, rp_cast(tape, dy[0], (rp_dtype)x->type.dtype));
   if (rp_tape_needs(tape, 1))
-    dx[1] = gradient_of(tape, in[1], matrix_transposed(tape, rows),
+    dx[1] = gradient_of(tape, w, matrix_transposed(tape, rows),
                         as_rows(tape, x));
   if (node->n_inputs > 2 && rp_tape_needs(tape, 2))
     dx[2] = rp_cast(tape, rp_sum_to(tape, dy[0], rp_in(node, 2)),
                     (rp_dtype)rp_in(node, 2)->dtype);
   if (rp_tape_needs(tape, 0))
-    dx[0] = rp_reshape(tape, gradient_of(tape, in[0], rows, w),
+    dx[0] = rp_reshape(tape, gradient_of(tape, x, rows, w),
                        rp_in(node, 0));
 }
 

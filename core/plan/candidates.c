@@ -45,9 +45,10 @@ static rp_status read_table(rp_candidate *c, rp_context *ctx,
       return rp_fail(ctx, RP_INTERNAL, "the chain table has no entry");
     const rp_stretch *s = &all->at[i];
     if (choice < RP_CHAIN_OPTIONS) {
-      if (choice > 0) /* option 0 keeps everything */
+      if (choice > 0) /* option 0 is what no segment gives */
         status = rp_candidate_add(c, ctx, s->first, s->last, parent,
-                             s->options[choice].keep, s->options[choice].n);
+                                  s->options[choice].keep,
+                                  s->options[choice].n);
       m -= chain->blocks[i].options[choice].kept;
       i++;
       continue;
@@ -101,11 +102,26 @@ static rp_status offer_options(const rp_search *search) {
       const int32_t at = k < s->n_options ? k : s->n_options - 1;
       if (at > 0)
         status = rp_candidate_add(&c, search->plan->ctx, s->first, s->last, -1,
-                             s->options[at].keep, s->options[at].n);
+                                  s->options[at].keep, s->options[at].n);
     }
     status = rp_front_offer(search, &c, status);
   }
   return status;
+}
+
+/* Everything, light values too. */
+static rp_status offer_all(const rp_search *search) {
+  rp_context *ctx = search->plan->ctx;
+  const int32_t n = search->plan->graph.n_forward;
+  const size_t size = (size_t)n * sizeof(int32_t);
+  int32_t *keep = rp_alloc(ctx, size);
+  if (keep == NULL) return RP_NOMEM;
+  for (int32_t i = 0; i < n; i++) keep[i] = i;
+  rp_candidate c = {0};
+  rp_status status =
+      n ? rp_candidate_add(&c, ctx, 0, n - 1, -1, keep, n) : RP_OK;
+  rp_free(ctx, keep, size);
+  return rp_front_offer(search, &c, status);
 }
 
 /* Layers in runs of n, every run, or every second run, a segment. */
@@ -159,7 +175,8 @@ static rp_status offer_pieces(const rp_search *search) {
 }
 
 rp_status rp_front_offer_plain(const rp_search *search, int64_t most_bytes) {
-  rp_status status = offer_layers(search);
+  rp_status status = offer_all(search);
+  if (status == RP_OK) status = offer_layers(search);
   if (status == RP_OK) status = offer_options(search);
   if (status == RP_OK) status = offer_pieces(search);
   if (status == RP_OK) status = offer_table(search, most_bytes);

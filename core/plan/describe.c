@@ -57,7 +57,7 @@ void rp_plan_describe(const rp_plan *plan, rp_plan_info *out) {
   out->n_instructions = p->instructions.n;
   out->n_runs = p->n_runs;
   out->n_replays = p->n_replays;
-  out->n_segments = plan->tree.segments.n;
+  out->n_segments = plan->tree.n_given;
   for (int32_t i = 0; i < p->instructions.n; i++) {
     const rp_instruction *run = &p->instructions.at[i];
     if (run->opcode != RP_OP_RUN) continue;
@@ -86,6 +86,8 @@ rp_status rp_plan_instruction(const rp_plan *plan, int i,
   *out = (rp_instruction_info){.opcode = at->opcode, .node = at->node,
                                .instance = at->instance,
                                .replay = at->replay};
+  out->light = at->replay && !plan->is_list &&
+               plan->tree.innermost[at->node] >= plan->tree.n_given;
   if (at->opcode == RP_OP_FREE) {
     const rp_graph_value *value =
         &plan->graph.values.at[p->instances.at[at->instance].value];
@@ -139,9 +141,9 @@ rp_status rp_plan_instance(const rp_plan *plan, int i,
 }
 
 rp_status rp_plan_segment(const rp_plan *plan, int i, rp_segment *out) {
-  if (i < 0 || i >= plan->tree.segments.n)
+  if (i < 0 || i >= plan->tree.n_given)
     return rp_fail(plan->ctx, RP_VALUE, "segment %d: there are %d", i + 1,
-                   (int)plan->tree.segments.n);
+                   (int)plan->tree.n_given);
   *out = plan->tree.segments.at[i];
   return RP_OK;
 }

@@ -97,8 +97,17 @@ static rp_status make_program(const rp_plan *plan, const rp_candidate *c,
   return status;
 }
 
-/* Exact peak and time: schedule, layout; the layout only where the live
-   bytes, which bound it from below, do not already say that c is beaten. */
+/* The peak that a plan of this time must stay below to be worth having. */
+static int64_t useful_bytes(const rp_front *front, double seconds) {
+  for (int32_t i = 0; i < front->points.n; i++)
+    if (front->points.at[i].seconds <= seconds)
+      return front->points.at[i].peak_bytes;
+  return INT64_MAX;
+}
+
+/* Exact peak and time: schedule, layout; the layout only as far as it does
+   not say that c is beaten. Its live bytes, which bound it from below, come
+   first. */
 static rp_status evaluate(const rp_search *search, rp_candidate *c,
                           bool *beaten) {
   const rp_plan *plan = search->plan;
@@ -116,13 +125,14 @@ static rp_status evaluate(const rp_search *search, rp_candidate *c,
       c->seconds += rp_node_seconds(
           &plan->graph.nodes.at[program.instructions.at[i].node],
           search->backend);
-  *beaten = status != RP_OK ||
-            rp_front_beats(search->front,
-                           search->persistent_bytes + live_bytes, c->seconds);
+  const int64_t useful = useful_bytes(search->front, c->seconds);
+  const int64_t most_bytes = useful - search->persistent_bytes - 1;
+  *beaten = status != RP_OK || live_bytes > most_bytes;
   if (!*beaten)
     status = rp_layout_make(&layout, ctx, &plan->graph, &program,
-                            plan->workspace_bytes);
-  c->peak_bytes = search->persistent_bytes + layout.arena_bytes;
+                            plan->workspace_bytes, most_bytes);
+  *beaten |= layout.arena_bytes > most_bytes;
+  c->peak_bytes = search->persistent_bytes + (*beaten ? 0 : layout.arena_bytes);
   rp_layout_free(&layout, ctx);
   rp_program_free(&program, ctx);
   return status;
@@ -151,13 +161,13 @@ rp_status rp_front_make(rp_front *front, rp_plan *plan,
                       .persistent_bytes = persistent_bytes(plan)};
   rp_candidate none = {0};
   rp_status status = rp_front_offer(&search, &none, RP_OK);
-  const int64_t most_bytes =
-      status == RP_OK ? front->points.at[0].peak_bytes : 0;
+  if (status == RP_OK) front->none_bytes = front->points.at[0].peak_bytes;
   if (status == RP_OK)
     status = rp_stretches_make(&search.stretches, plan, backend);
   if (status == RP_OK)
     status = rp_front_offer_plain(&search,
-                                  most_bytes - search.persistent_bytes);
+                                  front->none_bytes -
+                                      search.persistent_bytes);
   if (status == RP_OK) status = rp_front_refine(&search);
   if (status == RP_OK) status = rp_front_search_gaps(&search);
   rp_stretches_free(&search.stretches, ctx);
@@ -179,6 +189,10 @@ static rp_status ensure_front(rp_plan *plan) {
   if (status == RP_OK) plan->front = front;
   else rp_free(plan->ctx, front, sizeof *front);
   return status;
+}
+
+int64_t rp_plan_none_bytes(rp_plan *plan) {
+  return ensure_front(plan) == RP_OK ? plan->front->none_bytes : -1;
 }
 
 int rp_plan_front(rp_plan *plan) {

@@ -25,6 +25,7 @@ void rp_candidate_settle(rp_candidate *c);
 typedef struct rp_front rp_front;
 struct rp_front {
   RP_ARRAY(rp_candidate) points; /* peak rising, seconds falling */
+  int64_t none_bytes;            /* the peak of `none`, front or not */
   int32_t evaluations;
 };
 

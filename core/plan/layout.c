@@ -117,11 +117,12 @@ static void put(shelf *s, int32_t c, const box *boxes, int32_t i) {
   list[low] = i;
 }
 
-/* Places the boxes in their order. Returns the arena's size. */
-static int64_t place(box *boxes, int32_t n, shelf *s) {
+/* Places the boxes in their order, until the arena is larger than `most`.
+   Returns its size. */
+static int64_t place(box *boxes, int32_t n, int64_t most, shelf *s) {
   int64_t arena = 0;
   memset(s->n, 0, sizeof s->n);
-  for (int32_t i = 0; i < n; i++) {
+  for (int32_t i = 0; i < n && arena <= most; i++) {
     box *b = &boxes[i];
     const int32_t from = b->start / s->length, to = b->end / s->length;
     const int32_t c = from == to ? from : CHUNKS;
@@ -188,7 +189,7 @@ static rp_status live_bound(rp_layout *layout, rp_context *ctx,
 
 rp_status rp_layout_make(rp_layout *layout, rp_context *ctx,
                          const rp_graph *graph, const rp_program *program,
-                         const int64_t *workspace_bytes) {
+                         const int64_t *workspace_bytes, int64_t most_bytes) {
   const int32_t n_instances = program->instances.n;
   const int32_t length = program->instructions.n;
   const size_t most = (size_t)(n_instances + length);
@@ -216,9 +217,9 @@ rp_status rp_layout_make(rp_layout *layout, rp_context *ctx,
     const int64_t enough = layout->live_bytes + layout->live_bytes / 256;
     for (int o = 0; o < 3 && layout->arena_bytes > enough; o++) {
       qsort(boxes, (size_t)n, sizeof(box), orders[o]);
-      const int64_t arena = place(boxes, n, &s);
-      if (arena >= layout->arena_bytes) continue;
-      layout->arena_bytes = arena;
+      const int64_t arena = place(boxes, n, most_bytes, &s);
+      if (arena > most_bytes || arena >= layout->arena_bytes) continue;
+      layout->arena_bytes = most_bytes = arena;
       for (int32_t i = 0; i < n; i++) best[boxes[i].id] = boxes[i].offset;
     }
     for (int32_t v = 0; v < n_instances; v++) {

@@ -120,6 +120,7 @@ rp_status rp_plan_set_segments(rp_plan *plan, const rp_segment *segments,
   if (status != RP_OK) return status;
   rp_program_free(&plan->program, plan->ctx);
   rp_tree_free(&plan->tree, plan->ctx);
+  plan->is_list = false;
   return rp_tree_build(&plan->tree, plan->ctx, &plan->graph, segments,
                        n_segments);
 }
@@ -128,6 +129,7 @@ rp_status rp_plan_set_program(rp_plan *plan, const int32_t *steps,
                               int n_steps) {
   rp_status status = rp_plan_set_segments(plan, NULL, 0);
   if (status != RP_OK) return status;
+  plan->is_list = true;
   return rp_schedule_list(&plan->program, plan->ctx, &plan->graph, steps,
                           n_steps);
 }
@@ -142,7 +144,7 @@ rp_status rp_plan_finish(rp_plan *plan) {
     status = rp_schedule_tree(&plan->program, ctx, &plan->graph, &plan->tree);
   if (status == RP_OK)
     status = rp_layout_make(&plan->layout, ctx, &plan->graph, &plan->program,
-                            plan->workspace_bytes);
+                            plan->workspace_bytes, INT64_MAX);
   if (status == RP_OK)
     status = rp_verify(ctx, &plan->graph, &plan->program, &plan->layout,
                        plan->workspace_bytes);

@@ -12,9 +12,12 @@
 /* Segments over forward nodes; parents come before children; siblings are
    disjoint and ordered. effective[v]: the innermost segment that drops value
    v, -1 for a value that is kept: v's own segment, or the first outside of it
-   where v is neither kept nor read by a forward node from outside. */
+   where v is neither kept nor read by a forward node from outside.
+   Forward nodes in no segment are covered by gaps, segments of our own that
+   drop their light values alone; they come last. */
 typedef struct rp_tree {
   RP_ARRAY(rp_segment) segments; /* keep lists point into keeps */
+  int32_t n_given;               /* segments that are no gaps */
   RP_ARRAY(int32_t) keeps;
   int32_t *innermost; /* by forward node, -1 */
   int32_t *effective; /* by value */
@@ -85,10 +88,11 @@ typedef struct rp_layout {
 
 /* workspace_bytes: by graph node. Greedy by size, by start and by area, at
    the lowest offset free over the whole life; the best of the three, or the
-   first within 1/256 of live_bytes. */
+   first within 1/256 of live_bytes. Where that needs more than most_bytes,
+   arena_bytes is INT64_MAX and the offsets mean nothing. */
 rp_status rp_layout_make(rp_layout *layout, rp_context *ctx,
                          const rp_graph *graph, const rp_program *program,
-                         const int64_t *workspace_bytes);
+                         const int64_t *workspace_bytes, int64_t most_bytes);
 /* The live_bytes that a layout of the program would have: no arena can be
    smaller. */
 rp_status rp_layout_bound(int64_t *live_bytes, rp_context *ctx,
@@ -121,7 +125,7 @@ typedef struct rp_plan_kernel {
 struct rp_plan {
   rp_context *ctx;
   int32_t refs;
-  bool ready;
+  bool ready, is_list; /* is_list: the program is an explicit list */
   rp_key key;
   rp_graph graph;
   rp_tree tree;

@@ -15,7 +15,8 @@ enum { BLOCKS_MAX = 200, PRICES = 24, OPTIONS = 12 };
 typedef struct use {
   int64_t bytes;
   int32_t last_forward; /* its last forward reader, -1 */
-  bool backward;        /* read by a backward node */
+  bool backward;        /* read by a backward node ... */
+  bool weighs;          /* ... and not light */
   bool held;            /* a result or kept by hand: there in any case */
 } use;
 
@@ -36,8 +37,12 @@ static use *find_uses(const rp_plan *plan) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
       if (v < 0) continue;
       use *u = &uses[graph->values.at[v].node];
-      if (i < graph->n_forward) u->last_forward = i;
-      else u->backward = true;
+      if (i < graph->n_forward) {
+        u->last_forward = i;
+      } else {
+        u->backward = true;
+        u->weighs |= !graph->values.at[v].light;
+      }
     }
   }
   return uses;
@@ -192,8 +197,8 @@ static rp_status add_options(rp_stretch *s, const rp_plan *plan,
   int32_t *inputs = rp_alloc(ctx, (size_t)operands * sizeof *inputs);
   bool *keep = rp_alloc(ctx, (size_t)size);
   rp_status status = values && inputs && keep ? RP_OK : RP_NOMEM;
-  if (status == RP_OK) { /* everything that backward reads */
-    for (int32_t i = 0; i < size; i++) keep[i] = uses[s->first + i].backward;
+  if (status == RP_OK) { /* everything that backward reads and that weighs */
+    for (int32_t i = 0; i < size; i++) keep[i] = uses[s->first + i].weighs;
     status = add_option(s, plan, uses, backend, keep);
   }
   if (status == RP_OK) { /* the input alone */

@@ -147,13 +147,35 @@ static bool keeps_node(const rp_segment *segment, int32_t node) {
   return false;
 }
 
+/* Covers the stretches that no segment covers. */
+static rp_status add_gaps(rp_tree *tree, rp_context *ctx,
+                          const rp_graph *graph) {
+  tree->n_given = tree->segments.n;
+  for (int32_t i = 0; i < graph->n_forward; i++) {
+    if (tree->innermost[i] >= 0) continue;
+    if (i > 0 && tree->innermost[i - 1] >= tree->n_given) {
+      tree->innermost[i] = tree->innermost[i - 1];
+      tree->segments.at[tree->innermost[i]].last = i;
+      continue;
+    }
+    if (!rp_array_room(ctx, &tree->segments, sizeof(rp_segment), 1))
+      return RP_NOMEM;
+    tree->innermost[i] = tree->segments.n;
+    tree->segments.at[tree->segments.n++] =
+        (rp_segment){.first = i, .last = i, .parent = -1};
+  }
+  return RP_OK;
+}
+
 static void find_effective(rp_tree *tree, const rp_graph *graph) {
   for (int32_t v = 0; v < graph->values.n; v++) {
     const rp_graph_value *value = &graph->values.at[v];
     tree->effective[v] = -1;
     if (value->node < 0 || value->node >= graph->n_forward) continue;
-    if (!value->keep && !value->target)
-      tree->effective[v] = tree->innermost[value->node];
+    const int32_t segment = tree->innermost[value->node];
+    const bool dropped = segment < tree->n_given || value->light;
+    if (dropped && !value->keep && !value->target)
+      tree->effective[v] = segment;
   }
   for (int32_t v = 0; v < graph->values.n; v++) {
     int32_t *segment = &tree->effective[v];
@@ -209,8 +231,10 @@ rp_status rp_tree_build(rp_tree *tree, rp_context *ctx, const rp_graph *graph,
     for (int32_t i = tree->segments.at[s].first;
          i <= tree->segments.at[s].last; i++)
       tree->innermost[i] = s;
-  find_effective(tree, graph);
-  return RP_OK;
+  status = add_gaps(tree, ctx, graph);
+  if (status == RP_OK) find_effective(tree, graph);
+  else rp_tree_free(tree, ctx);
+  return status;
 }
 
 void rp_tree_free(rp_tree *tree, rp_context *ctx) {

@@ -37,11 +37,13 @@ local function answer(point)
 end
 
 --- The front of a counted C plan; an error text without position on failure.
+-- `none_bytes` of it is the peak of `none`.
 ---@return reprise.FrontPoint[]
 return function(plan)
   local n = C.rp_plan_front(plan)
   if n < 0 then error(ffi.string(C.rp_message(ctx)), 0) end
   local points, out = {}, ffi.new 'rp_front_point'
+  points.none_bytes = tonumber(C.rp_plan_none_bytes(plan))
   for i = 0, n - 1 do
     if C.rp_plan_front_point(plan, i, out) ~= C.RP_OK then
       error(ffi.string(C.rp_message(ctx)), 0)

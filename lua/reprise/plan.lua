@@ -100,7 +100,7 @@ function Plan:instructions()
   local list, out = {}, ffi.new 'rp_instruction_info'
   for i = 0, self.n_instructions - 1 do
     failure.check(C.rp_plan_instruction(self.ptr, i, out))
-    local entry = {replay = out.replay, live_bytes = tonumber(out.live_bytes)}
+    local entry = {replay = out.replay, light = out.light, live_bytes = tonumber(out.live_bytes)}
     if out.opcode == C.RP_OP_RUN then
       entry.run = out.node + 1
     else

@@ -85,7 +85,7 @@ local function summary(changes)
     result_bytes = 64, fragmentation_bytes = 2 * MIB - 64, seconds = 1.216,
     min_budget_bytes = 150 * MIB,
     recompute_fraction = 0.16, step_fraction = 0.05, n_segments = 1,
-    n_replays = 42, recomputed_nodes = 42,
+    n_replays = 42, recomputed_nodes = 42, light_nodes = 0,
     most_replays = 1, layers = {'a', 'b', 'c', 'd'}, recomputed_layers = {1, 3},
     peak_at = 'gelu_tanh_grad in gpt.blocks.4.mlp', peak_instruction = 412,
     n_instructions = 1038,

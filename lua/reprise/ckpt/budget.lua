@@ -39,12 +39,12 @@ return function(amount)
   local kind, size = parse(amount)
   return function(graph)
     local front = graph.front()
-    local least, most = front[1], front[#front]
+    local least = front[1]
     if kind == 'min' then return least.answer end
     local persistent = graph.persistent_bytes
     local budget = size
     if kind == 'share' then
-      budget = persistent + size * (most.peak_bytes - persistent)
+      budget = persistent + size * (front.none_bytes - persistent)
     end
     if budget < least.peak_bytes then
       error(('budget %s (%.0f bytes) cannot be met: the least for this model is %s ' ..

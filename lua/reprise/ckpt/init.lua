@@ -19,7 +19,7 @@ local ckpt = {}
 
 --- What there is: name, usage, one line of help.
 ckpt.list = {
-  {'none', 'none', 'keep everything that backward reads'},
+  {'none', 'none', 'keep what backward reads; only cheap values are made again'},
   {'every', 'every=N', 'layers 1, 1+N, 1+2N, ... are each a segment'},
   {'uniform', 'uniform=N', 'segments of N consecutive layers'},
   {'segments', 'segments=K', 'K segments of equal size'},

@@ -63,7 +63,11 @@ end
 ---@param title? string
 ---@return string
 function curve.text(made, title)
-  local fast = made.front[#made.front].seconds
+  local fast
+  for _, point in ipairs(made.points) do
+    if point.strategy == "none" then fast = point.seconds end
+  end
+  fast = fast or made.front[#made.front].seconds
   local lines = {}
   if title then lines = {title, ''} end
   lines[#lines + 1] = ('  %-12s %12s %12s %10s'):format('front', 'budget',

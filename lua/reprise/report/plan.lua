@@ -56,6 +56,21 @@ local function breakdown(plan, lines)
   end
 end
 
+-- What runs again and where: of segments, and of light values elsewhere.
+local function what_again(plan)
+  local light = plan.light_nodes > 0
+    and ('%d cheap nodes'):format(plan.light_nodes)
+  if plan.recomputed_nodes == 0 then return light end
+  local where = ('%d nodes%s'):format(plan.recomputed_nodes,
+    plan.most_replays == 1 and ' once' or (' up to %d times, %d in all,'):format(
+      plan.most_replays, plan.n_replays - plan.light_nodes))
+  if #plan.layers > 0 and #plan.recomputed_layers > 0 then
+    where = ('%s in %d of %d layers (%s)'):format(where,
+      #plan.recomputed_layers, #plan.layers, listed(plan.recomputed_layers))
+  end
+  return light and ('%s, %s elsewhere'):format(where, light) or where
+end
+
 local function costs(plan, none, lines)
   lines[#lines + 1] = '  predicted: ' .. units.seconds(plan.seconds)
     .. ' a step' .. (none and plan.strategy ~= 'none'
@@ -74,15 +89,8 @@ local function costs(plan, none, lines)
     lines[#lines + 1] = '  recomputed: nothing'
     return
   end
-  local where = ('%d nodes%s'):format(plan.recomputed_nodes,
-    plan.most_replays == 1 and ' once' or (' up to %d times, %d in all,'):format(
-      plan.most_replays, plan.n_replays))
-  if #plan.layers > 0 and #plan.recomputed_layers > 0 then
-    where = ('%s in %d of %d layers (%s)'):format(where,
-      #plan.recomputed_layers, #plan.layers, listed(plan.recomputed_layers))
-  end
   lines[#lines + 1] = ('  recomputed: %s, %s of the forward, about %s of the '
-    .. 'step'):format(where, units.percent(plan.recompute_fraction),
+    .. 'step'):format(what_again(plan), units.percent(plan.recompute_fraction),
     units.percent(plan.step_fraction))
 end
 

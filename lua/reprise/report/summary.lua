@@ -31,7 +31,8 @@ local LARGEST = 10
 ---@field peak_at string what runs there
 ---@field layers string[]
 ---@field recomputed_layers integer[]
----@field recomputed_nodes integer that run more than once
+---@field recomputed_nodes integer of segments, that run more than once
+---@field light_nodes integer the same of what no strategy keeps
 ---@field most_replays integer of one node
 ---@field largest {name: string, shape: string, dtype: string, bytes: integer, reason: string}[]
 ---@field segments {first: integer, last: integer, from: string, to: string, parent: integer?}[]
@@ -101,13 +102,16 @@ local function largest_at_peak(plan, graph, instructions)
   return list
 end
 
--- The layers where something runs again; how many nodes do, and how often the
--- one that does most.
+-- The layers where something of a segment runs again; how many nodes do, and
+-- how often the one that does most; then how many light nodes do.
 local function recomputed(graph, instructions)
-  local seen, list, times, nodes, most = {}, {}, {}, 0, 0
+  local seen, list, times, nodes, most, light = {}, {}, {}, 0, 0, 0
   for _, instruction in ipairs(instructions) do
     local node = instruction.run
-    if node and instruction.replay then
+    if node and instruction.light then
+      if not times[node] then light = light + 1 end
+      times[node] = (times[node] or 0) + 1
+    elseif node and instruction.replay then
       local layer = graph.nodes[node].layer
       if layer and not seen[layer] then
         seen[layer], list[#list + 1] = true, layer
@@ -118,7 +122,7 @@ local function recomputed(graph, instructions)
     end
   end
   table.sort(list)
-  return list, nodes, most
+  return list, nodes, most, light
 end
 
 local function segments_of(plan, graph)
@@ -174,7 +178,7 @@ function summary.of(plan)
   all.layers = {}
   for i, layer in ipairs(graph.layers) do all.layers[i] = layer.name end
   all.peak_at = what_runs(graph, instructions[plan.peak_instruction])
-  all.recomputed_layers, all.recomputed_nodes, all.most_replays =
+  all.recomputed_layers, all.recomputed_nodes, all.most_replays, all.light_nodes =
     recomputed(graph, instructions)
   all.largest = largest_at_peak(plan, graph, instructions)
   all.segments = segments_of(plan, graph)
