@@ -6,11 +6,7 @@ local raw = require 'spec.support.raw'
 local run = require 'spec.support.run'
 local models = require 'spec.support.models'
 
-local BF16 = {tonumber(raw.code.bf16)}
-
-local function cast(x, dtype)
-  return raw.record('cast', {x}, {tonumber(raw.code[dtype])})
-end
+local BF16, F32 = {tonumber(raw.code.bf16)}, {tonumber(raw.code.f32)}
 
 --- sum (a - b)^2 / sum b^2.
 local function nmse(a, b)
@@ -27,29 +23,16 @@ end
 -- the size of the difference.
 local products = {matmul = true, linear = true, conv2d = true,
                   conv2d_grad_input = true, conv2d_grad_weight = true}
--- Inputs that are bf16 where others stay f32; all are where none is named.
-local narrow = {
-  linear = {1, 2}, conv2d = {1, 2}, cross_entropy_grad = {2},
-  batch_norm = {1}, batch_norm_grad = {1, 2},
-  group_norm = {1}, group_norm_grad = {1, 2},
-  layer_norm = {1}, layer_norm_grad = {1, 2},
-  rms_norm = {1}, rms_norm_grad = {1, 2},
-}
-
-local function is_narrow(op, i)
-  if not narrow[op] then return true end
-  for _, k in ipairs(narrow[op]) do if k == i then return true end end
-end
-
 local function compare(row)
   local small, wide = {}, {}
   for i, spec in ipairs(row.inputs) do
-    local x = raw.leaf(spec.dtype or 'f32', spec.shape, raw.input_data(spec))
-    if spec.dtype or not is_narrow(row.op, i) then
-      small[i], wide[i] = x, x
+    local data = raw.input_data(spec)
+    if spec.dtype or not raw.is_narrow(row.op, i) then
+      small[i] = raw.leaf(spec.dtype or 'f32', spec.shape, data)
+      wide[i] = small[i]
     else
-      small[i] = raw.record('cast', {x}, BF16)
-      wide[i] = cast(small[i], 'f32')
+      small[i] = raw.floating(row.op, i, 'bf16', spec.shape, data)
+      wide[i] = raw.record('cast', {small[i]}, F32)
     end
   end
   local y = raw.record(row.op, small, row.ints, row.reals)
@@ -88,7 +71,7 @@ describe('bf16 kernels', function()
         if dtype == 'f32' then taken[#taken + 1] = row end
       end
     end
-    if op.name ~= 'cast' and #taken > 0 and raw.has_kernel(op.name, 'bf16') then
+    if op.name ~= 'cast' and #taken > 0 and raw.takes_bf16(op.name) then
       seen = seen + 1
       it('compute in f32 and round once: ' .. op.name, function()
         for _, row in ipairs(taken) do compare(row) end

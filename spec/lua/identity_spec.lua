@@ -214,14 +214,15 @@ describe('the number of threads', function()
   setup(function() threads = rp.get_num_threads() end)
   teardown(function() rp.set_num_threads(threads) end)
 
-  local function inputs_of(one, dtype)
+  local function inputs_of(name, one, dtype)
     local inputs = {}
     for i, input in ipairs(one.inputs) do
       local data = raw.fill(600 + i, input[1], input[2], input[3])
       if input.whole then
         for k = 1, #data do data[k] = math.floor(data[k]) end
       end
-      inputs[i] = raw.leaf(input.dtype or dtype, input[1], data)
+      inputs[i] = input.dtype and raw.leaf(input.dtype, input[1], data)
+        or raw.floating(name, i, dtype, input[1], data)
     end
     return inputs
   end
@@ -249,8 +250,9 @@ describe('the number of threads', function()
           ': add one to the table in spec/lua/identity_spec.lua')
         for number, one in ipairs(sizes[info.name]) do
           one.outputs = info.outputs
-          for _, dtype in ipairs {'f32', 'f64'} do
-            local inputs = inputs_of(one, dtype)
+          for _, dtype in ipairs {'f32', 'f64',
+              raw.takes_bf16(info.name) and 'bf16' or nil} do
+            local inputs = inputs_of(info.name, one, dtype)
             rp.set_num_threads(1)
             local want = value(info.name, one, dtype, inputs)
             for count = 2, 3 do
