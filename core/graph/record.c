@@ -307,7 +307,8 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
     if (!rp_op_has_kernel(op, dtype)) {
       rp_fail(ctx, RP_DTYPE, "[%s] does not take %s%s", op->name,
               rp_dtype_name(dtype),
-              rp_dtype_is_float(dtype) ? "" : "; cast with :to'f32'");
+              rp_dtype_is_float(dtype) && dtype != RP_BF16
+                  ? "" : "; cast with :to'f32'");
       goto fail;
     }
     for (int i = 0; i < n_inputs; i++)

@@ -189,6 +189,15 @@ describe('rp.autocast', function()
     assert.equal('f32', w:matmul(w).dtype)
   end)
 
+  it('is what gives f32 to an op without a bf16 kernel', function()
+    local x = rp.randn(3, 4):to 'bf16'
+    local ok, problem = pcall(rp.softmax, x)
+    assert.is_false(ok)
+    assert.truthy(problem:find("does not take bf16; cast with :to'f32'", 1, true),
+      problem)
+    assert.equal('f32', autocast(rp.softmax, x).dtype)
+  end)
+
   it('says what there is', function()
     local ok, problem = pcall(rp.autocast, 'fp16', print)
     assert.is_false(ok)
