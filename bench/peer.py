@@ -183,6 +183,10 @@ def op_call(name, shapes):
     if base == "cross_entropy":
         labels = torch.randint(0, width, shapes[0][:-1])
         call = lambda: F.cross_entropy(x[0], labels)  # noqa: E731
+    elif base in ("head", "linear_cross_entropy"):
+        labels = torch.randint(0, shapes[1][0], shapes[0][:-1])
+        call = lambda: F.cross_entropy(  # noqa: E731
+            F.linear(x[0], x[1]), labels)
     elif base == "embedding":
         index = torch.randint(0, shapes[0][0], tuple(shapes[1]))
         call = lambda: F.embedding(index, x[0])  # noqa: E731

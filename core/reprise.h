@@ -416,6 +416,7 @@ typedef struct rp_instance_info {
   int32_t born, dead;  /* instructions; dead is its FREE */
   int32_t read_by;     /* the instruction that reads it last, -1 none */
   int64_t offset, size_bytes;
+  rp_type type;        /* of a value */
   bool replay, workspace, in_arena;
 } rp_instance_info;
 /* Value instances and workspaces of the laid-out program. */

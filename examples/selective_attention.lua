@@ -12,8 +12,7 @@ local model = GPT {vocabulary = 64, seq = seq, layers = 4, heads = 16,
 local opt = rp.optim.AdamW(model:parameters(), {lr = 1e-3})
 local tokens = rp.randint(0, 64, {1, seq + 1})
 rp.run(tokens)
-local loss = rp.cross_entropy(model(tokens:narrow(2, 1, seq)),
-  tokens:narrow(2, 2, seq))
+local loss = model:loss(tokens:narrow(2, 1, seq), tokens:narrow(2, 2, seq))
 
 local none = opt:plan(loss, {ckpt = 'none'})
 print 'strategy    saved (MiB)   recomputed   saved per percent'

@@ -25,6 +25,11 @@ rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
                                      const rp_array *b, const rp_array *bias,
                                      const rp_array *y,
                                      int64_t *workspace_bytes);
+/* y += a b. */
+rp_dnnl_product *rp_dnnl_product_new_adding(rp_context *ctx, const rp_array *a,
+                                            const rp_array *b,
+                                            const rp_array *y,
+                                            int64_t *workspace_bytes);
 rp_status rp_dnnl_product_run(rp_dnnl_product *product, rp_context *ctx,
                               const void *a, const void *b, const void *bias,
                               void *y, void *workspace);

@@ -21,7 +21,7 @@ struct rp_dnnl_product {
   rp_product product;
   dnnl_data_type_t type[3]; /* by operand */
   dnnl_data_type_t bias_type;
-  bool has_bias;
+  bool has_bias, adds; /* adds: to what y holds */
   int32_t loops;              /* the first batch dims, looped over here */
   dnnl_primitive_t primitive; /* NULL: empty, or k is 0 */
   dnnl_memory_t a, b, bias, y, scratchpad;
@@ -92,6 +92,16 @@ static void release(rp_dnnl_product *p) {
   p->primitive = NULL;
 }
 
+/* The primitive writes y += a b. */
+static dnnl_status_t set_adding(dnnl_primitive_attr_t attr) {
+  dnnl_post_ops_t post_ops = NULL;
+  dnnl_status_t status = dnnl_post_ops_create(&post_ops);
+  if (!status) status = dnnl_post_ops_append_sum(post_ops, 1);
+  if (!status) status = dnnl_primitive_attr_set_post_ops(attr, post_ops);
+  if (post_ops) dnnl_post_ops_destroy(post_ops);
+  return status;
+}
+
 /* Makes the primitive and its memory objects with the first `loops` batch
    dims left to the loop. dnnl_unimplemented: looping over one dim more would
    be better; nothing is made then. */
@@ -114,6 +124,7 @@ static dnnl_status_t make_primitive(rp_dnnl_product *p, int loops,
   if (!status)
     status = dnnl_primitive_attr_set_scratchpad_mode(
         attr, dnnl_scratchpad_mode_user);
+  if (!status && p->adds) status = set_adding(attr);
   if (!status)
     status = dnnl_primitive_desc_create(&descriptor, &operation, attr,
                                         rp_dnnl.engine, NULL);
@@ -141,10 +152,10 @@ static dnnl_status_t make_primitive(rp_dnnl_product *p, int loops,
   return status;
 }
 
-rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
-                                     const rp_array *b, const rp_array *bias,
-                                     const rp_array *y,
-                                     int64_t *workspace_bytes) {
+static rp_dnnl_product *product_new(rp_context *ctx, const rp_array *a,
+                                    const rp_array *b, const rp_array *bias,
+                                    const rp_array *y, bool adds,
+                                    int64_t *workspace_bytes) {
   if (rp_dnnl_open(ctx) != RP_OK) return NULL;
   rp_dnnl_product *p = rp_alloc(ctx, sizeof *p);
   if (p == NULL) return NULL;
@@ -155,6 +166,7 @@ rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
   p->type[OPERAND_Y] = rp_dnnl_type(&y->type);
   p->has_bias = bias != NULL;
   p->bias_type = bias ? rp_dnnl_type(&bias->type) : dnnl_f32;
+  p->adds = adds;
   *workspace_bytes = 0;
   if (p->product.empty || p->product.k == 0) return p;
 
@@ -168,6 +180,20 @@ rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
     return NULL;
   }
   return p;
+}
+
+rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
+                                     const rp_array *b, const rp_array *bias,
+                                     const rp_array *y,
+                                     int64_t *workspace_bytes) {
+  return product_new(ctx, a, b, bias, y, false, workspace_bytes);
+}
+
+rp_dnnl_product *rp_dnnl_product_new_adding(rp_context *ctx, const rp_array *a,
+                                            const rp_array *b,
+                                            const rp_array *y,
+                                            int64_t *workspace_bytes) {
+  return product_new(ctx, a, b, NULL, y, true, workspace_bytes);
 }
 
 void rp_dnnl_product_free(rp_dnnl_product *p) {
@@ -241,6 +267,7 @@ rp_status rp_dnnl_product_run(rp_dnnl_product *p, rp_context *ctx,
                               void *y, void *workspace) {
   if (p->product.empty) return RP_OK;
   if (p->primitive == NULL) {
+    if (p->adds) return RP_OK;
     filling f = {p, bias, y};
     return rp_product_loop(&p->product, p->product.n_batch, fill, &f);
   }

@@ -5,17 +5,18 @@
 #include "cpu/parallel.h"
 #include "graph/op.h"
 
-enum { MEAN, SUM, IGNORE_NOTHING = -100 };
+enum { MEAN, SUM, NONE, IGNORE_NOTHING = -100 };
 
 typedef struct problem {
   int64_t rows, classes, ignored;
-  bool mean;
+  bool mean, none;
 } problem;
 
 static problem problem_of(const rp_kernel_args *args, const rp_type *logits) {
   problem p = {.rows = 1, .classes = logits->dims[logits->rank - 1],
                .ignored = args->n_ints > 0 ? args->ints[0] : IGNORE_NOTHING,
-               .mean = args->n_ints < 2 || args->ints[1] == MEAN};
+               .mean = args->n_ints < 2 || args->ints[1] == MEAN,
+               .none = args->n_ints > 1 && args->ints[1] == NONE};
   for (int i = 0; i < logits->rank - 1; i++) p.rows *= logits->dims[i];
   return p;
 }
@@ -82,6 +83,13 @@ static rp_status cross_entropy(const rp_kernel_args *args) {
       losses[i] = counts ? lse - x[label] : 0;
     }
   }
+  if (p.none) {
+    for (int64_t i = 0; i < p.rows; i++) {
+      if (wide) ((double *)args->out[0].data)[i] = losses[i];
+      else ((float *)args->out[0].data)[i] = (float)losses[i];
+    }
+    return RP_OK;
+  }
   double loss = 0;
   int64_t count = 0;
   for (int64_t i = 0; i < p.rows; i++) {
@@ -127,6 +135,14 @@ static void grad_row_bf16(const uint16_t *x, uint16_t *dx, int64_t n,
   dx[label] = rp_f32_to_bf16((at_label - 1) * share);
 }
 
+/* What row i of the loss's gradient is; one number unless reduction is none.
+ */
+static double dloss_at(const rp_array *dloss, const problem *p, int64_t i) {
+  const int64_t at = p->none ? i : 0;
+  return dloss->type.dtype == RP_F64 ? ((const double *)dloss->data)[at]
+                                     : ((const float *)dloss->data)[at];
+}
+
 /* dx may be x. */
 static rp_status cross_entropy_grad(const rp_kernel_args *args) {
   const problem p = problem_of(args, &args->in[1].type);
@@ -136,18 +152,14 @@ static rp_status cross_entropy_grad(const rp_kernel_args *args) {
   if (status != RP_OK) return status;
   const bool wide = args->in[1].type.dtype == RP_F64;
   const bool narrow = args->in[1].type.dtype == RP_BF16;
-  double share = wide ? *(const double *)args->in[0].data
-                      : *(const float *)args->in[0].data;
-  if (p.mean) {
-    int64_t count = 0;
-    for (int64_t i = 0; i < p.rows; i++)
-      count += rp_index_at(labels, i) != p.ignored;
-    share /= (double)count;
-  }
+  int64_t count = p.mean ? 0 : 1;
+  for (int64_t i = 0; p.mean && i < p.rows; i++)
+    count += rp_index_at(labels, i) != p.ignored;
 #pragma omp parallel for schedule(static) if (rp_worth(p.rows * p.classes))
   for (int64_t i = 0; i < p.rows; i++) {
     const int64_t label = rp_index_at(labels, i), from = i * p.classes;
     const bool counts = label != p.ignored;
+    const double share = dloss_at(&args->in[0], &p, i) / (double)count;
     if (wide) {
       const double *x = (const double *)args->in[1].data + from;
       double *dx = (double *)args->out[0].data + from;

@@ -82,7 +82,7 @@ static void destroy_f32(void *state) { rp_dnnl_product_free(state); }
 static rp_status prepare_bf16(const rp_kernel_args *args, const operands *o,
                               void **state, int64_t *workspace_bytes) {
   *state = rp_mixed_product_new(args->ctx, &o->a, &o->b, o->bias, &o->y,
-                                workspace_bytes);
+                                false, workspace_bytes);
   return *state ? RP_OK : rp_last_status(args->ctx);
 }
 

@@ -39,7 +39,7 @@ static rp_array wide_array(const rp_array *x, void *workspace,
 rp_mixed_product *rp_mixed_product_new(rp_context *ctx, const rp_array *a,
                                        const rp_array *b,
                                        const rp_array *bias, const rp_array *y,
-                                       int64_t *workspace_bytes) {
+                                       bool adds, int64_t *workspace_bytes) {
   rp_mixed_product *p = rp_alloc(ctx, sizeof *p);
   if (p == NULL) return NULL;
   p->ctx = ctx;
@@ -55,14 +55,17 @@ rp_mixed_product *rp_mixed_product_new(rp_context *ctx, const rp_array *a,
   rp_array wide[WIDE];
   for (int i = 0; i < WIDE; i++)
     if (arrays[i]) wide[i] = wide_array(arrays[i], NULL, p->offset[i]);
-  p->product = rp_dnnl_product_new(ctx, &wide[WIDE_A], &wide[WIDE_B],
-                                   bias ? &wide[WIDE_BIAS] : NULL,
-                                   &wide[WIDE_Y], workspace_bytes);
+  p->product =
+      adds ? rp_dnnl_product_new_adding(ctx, &wide[WIDE_A], &wide[WIDE_B],
+                                        &wide[WIDE_Y], workspace_bytes)
+           : rp_dnnl_product_new(ctx, &wide[WIDE_A], &wide[WIDE_B],
+                                 bias ? &wide[WIDE_BIAS] : NULL,
+                                 &wide[WIDE_Y], workspace_bytes);
   if (p->product == NULL) {
     rp_mixed_product_free(p);
     return NULL;
   }
-  rp_dnnl_notice_bf16(ctx);
+  if (a->type.dtype == RP_BF16) rp_dnnl_notice_bf16(ctx);
   p->scratch_offset = bytes;
   *workspace_bytes += bytes;
   return p;

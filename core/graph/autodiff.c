@@ -102,9 +102,23 @@ static rp_status sweep_open(sweep *s, rp_context *ctx, rp_tensor *const *y,
   return RP_OK;
 }
 
-/* Of bf16 and f32, f32 comes out. */
+/* sum + g; of bf16 and f32, f32 comes out. Where g's op can add to a sum in place, g itself, which nobody
+   else reads then, is never made. */
+static rp_tensor *sum_of(rp_tape *tape, rp_tensor *sum, rp_tensor *g) {
+  const rp_node *made = g->node;
+  const rp_op *adds = made->op->adds;
+  if (adds == NULL || g->storage || made->flags & RP_NODE_DEAD ||
+      sum->type.dtype != g->type.dtype)
+    return rp_add(tape, sum, g);
+  rp_tensor *inputs[8] = {sum};
+  memcpy(inputs + 1, made->inputs,
+         (size_t)made->n_inputs * sizeof *made->inputs);
+  return rp_emit(tape, adds, inputs, made->n_inputs + 1, made->ints,
+                 made->n_ints, made->reals, made->n_reals);
+}
+
 static void accumulate(rp_tape *tape, sweep *s, int32_t slot, rp_tensor *g) {
-  s->grads[slot] = s->grads[slot] ? rp_add(tape, s->grads[slot], g) : g;
+  s->grads[slot] = s->grads[slot] ? sum_of(tape, s->grads[slot], g) : g;
 }
 
 /* g is a gradient of `like`, or one in f32 of a bf16 value. */

@@ -94,6 +94,9 @@ rp_status rp_graph_build(rp_graph *graph, rp_context *ctx,
    forward / backward border, a layer, a mark: that would stretch a value's
    life) and drops what nobody needs any more. */
 rp_status rp_graph_simplify(rp_graph *graph, rp_context *ctx);
+/* Lets gradients that make a forward node's values too run in its place. */
+void rp_graph_join(rp_graph *graph);
+bool rp_operand_equal(const rp_operand *a, const rp_operand *b);
 /* In a graph with a backward part, puts the two parts of each forward op that
    has them (rp_op.parts) in its place. */
 rp_status rp_graph_split(rp_graph *graph, rp_context *ctx);

@@ -95,6 +95,13 @@ struct rp_op {
      `grad` are differentiated through it. */
   void (*decompose)(rp_tape *tape, const rp_node *node, rp_tensor **out);
 
+  /* Gradients that make a forward op's outputs too, first of their own, from
+     its very inputs; ints[1..] begin with its ints. Where a program has both,
+     this one alone runs. */
+  const rp_op *makes;
+  /* Ops whose result may go into a sum: the op(sum, inputs...) that adds it
+     to `sum` in place. Its attributes are this op's. */
+  const rp_op *adds;
   /* The op as two that are in no registry, for output 0 to be cheap to make
      again: parts[0] makes outputs 1.. from the same inputs, parts[1] output 0
      from the inputs and those. Same attributes, same bits. */

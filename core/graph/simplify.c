@@ -24,7 +24,7 @@ static uint64_t node_hash(const rp_graph *graph, const rp_graph_node *node) {
   return h;
 }
 
-static bool same_operand(const rp_operand *a, const rp_operand *b) {
+bool rp_operand_equal(const rp_operand *a, const rp_operand *b) {
   return a->value == b->value && rp_type_equal(&a->type, &b->type) &&
          a->strides.offset == b->strides.offset &&
          memcmp(a->strides.at, b->strides.at,
@@ -45,7 +45,7 @@ static bool same_node(const rp_graph *graph, int32_t i, int32_t j) {
       !same_place(&a->place, &b->place))
     return false;
   for (int32_t k = 0; k < a->n_operands; k++)
-    if (!same_operand(rp_graph_in(graph, a, k), rp_graph_in(graph, b, k)))
+    if (!rp_operand_equal(rp_graph_in(graph, a, k), rp_graph_in(graph, b, k)))
       return false;
   for (int32_t k = 0; k < a->n_values; k++)
     if (graph->values.at[a->first_value + k].keep !=
@@ -169,6 +169,7 @@ rp_status rp_graph_simplify(rp_graph *graph, rp_context *ctx) {
   rp_map seen = {0};
   merge_constants(graph);
   rp_status status = merge_nodes(graph, ctx, replaced, &seen);
+  if (status == RP_OK) rp_graph_join(graph);
   if (status == RP_OK) status = drop_dead(graph, ctx);
   rp_map_free(&seen, ctx);
   rp_free(ctx, replaced, size);

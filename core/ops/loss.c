@@ -3,7 +3,8 @@
      lse = log(sum(exp(logits))) over V
      loss = sum of (lse - logits[label]) over the labels that are not
             ignore_index, divided by their number when reduction is 0 (mean;
-            NaN when all are ignored, as in PyTorch); 1 is the sum
+            NaN when all are ignored, as in PyTorch); 1 is the sum, 2 none of
+            both: loss:(...), 0 where ignored
 
    Labels are i32 or i64. Outputs are loss (rank 0) and lse:(...), f32 where
    logits are bf16. Backward
@@ -13,7 +14,7 @@
 
 extern const rp_op rp_op_cross_entropy_grad;
 
-enum { MEAN, SUM, IGNORE_NOTHING = -100 };
+enum { MEAN, SUM, NONE, IGNORE_NOTHING = -100 };
 
 static int64_t ignored(const rp_node *node) {
   return rp_int(node, 0, IGNORE_NOTHING);
@@ -43,9 +44,9 @@ static rp_status check(const rp_node *node, int i) {
                         "logits have one dim more, the classes, at the end",
                         rp_dims_text(labels, a), rp_dims_text(x, b));
   const int64_t reduction = rp_int(node, 1, MEAN);
-  if (reduction != MEAN && reduction != SUM)
-    return rp_node_fail(node, RP_VALUE, "reduction %lld: 0 (mean) or 1 (sum)",
-                        (long long)reduction);
+  if (reduction < MEAN || reduction > NONE)
+    return rp_node_fail(node, RP_VALUE, "reduction %lld: 0 (mean), 1 (sum) or "
+                        "2 (none)", (long long)reduction);
   return RP_OK;
 }
 
@@ -54,7 +55,9 @@ static rp_status cross_entropy_type(const rp_node *node, rp_type *out) {
   if (status != RP_OK) return status;
   out[1] = leading(rp_in(node, 0));
   if (out[1].dtype == RP_BF16) out[1].dtype = RP_F32;
-  out[0] = rp_type_scalar((rp_dtype)out[1].dtype);
+  out[0] = rp_int(node, 1, MEAN) == NONE
+               ? out[1]
+               : rp_type_scalar((rp_dtype)out[1].dtype);
   return RP_OK;
 }
 
@@ -132,9 +135,12 @@ static rp_status cross_entropy_grad_type(const rp_node *node, rp_type *out) {
   if (status != RP_OK) return status;
   rp_type n = leading(x);
   if (n.dtype == RP_BF16) n.dtype = RP_F32;
-  if (dloss->rank != 0 || dloss->dtype != n.dtype || !rp_type_equal(lse, &n))
-    return rp_node_fail(node, RP_SHAPE, "takes the loss's gradient (a number) "
-                        "and the forward pass's second output");
+  const rp_type loss = rp_int(node, 1, MEAN) == NONE
+                           ? n
+                           : rp_type_scalar((rp_dtype)n.dtype);
+  if (!rp_type_equal(dloss, &loss) || !rp_type_equal(lse, &n))
+    return rp_node_fail(node, RP_SHAPE, "takes the loss's gradient and the "
+                        "forward pass's second output");
   *out = *x;
   return RP_OK;
 }

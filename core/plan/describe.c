@@ -126,6 +126,7 @@ rp_status rp_plan_instance(const rp_plan *plan, int i,
         .read_by = instance->last_read > instance->born ? instance->last_read
                                                         : -1,
         .size_bytes = rp_value_bytes(&plan->graph, instance->value),
+        .type = value->type,
         .replay = instance->replay, .in_arena = plan->layout.offsets[i] >= 0};
     return RP_OK;
   }

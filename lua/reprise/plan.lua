@@ -7,6 +7,7 @@ local front_of = require 'reprise.front'
 local graph_of = require 'reprise.graph'
 local report = require 'reprise.report.plan'
 local summary = require 'reprise.report.summary'
+local tensor = require 'reprise.tensor'
 
 local C = binding.C
 
@@ -112,15 +113,20 @@ function Plan:instructions()
   return list
 end
 
---- Value instances and workspaces in the arena: {node, output, born, dead,
--- read_by, offset, size_bytes, replay, workspace, in_arena}; positions from 1.
+--- Value instances and workspaces in the arena: {node, output, shape, dtype, born,
+-- dead, read_by, offset, size_bytes, replay, workspace, in_arena}; positions
+-- from 1, no shape and dtype of a workspace.
 ---@return table[]
 function Plan:instances()
   local list, out = {}, ffi.new 'rp_instance_info'
   for i = 0, C.rp_plan_instances(self.ptr) - 1 do
     failure.check(C.rp_plan_instance(self.ptr, i, out))
+    local shape = {}
+    for d = 1, out.type.rank do shape[d] = tonumber(out.type.dims[d - 1]) end
     list[i + 1] = {
       node = out.node + 1, output = out.output + 1,
+      shape = not out.workspace and shape or nil,
+      dtype = not out.workspace and tensor.dtype_names[out.type.dtype] or nil,
       born = out.born + 1, dead = out.dead + 1,
       read_by = out.read_by >= 0 and out.read_by + 1 or nil,
       offset = tonumber(out.offset), size_bytes = tonumber(out.size_bytes),

@@ -561,10 +561,12 @@ def loss_cases():
             flat = x.reshape(-1, x.shape[-1])
             loss = F.cross_entropy(
                 flat, labels.reshape(-1).long(), ignore_index=ignore,
-                reduction=("mean", "sum")[reduction])
+                reduction=("mean", "sum", "none")[reduction])
+            if reduction == 2:
+                loss = loss.reshape(labels.shape)
             return loss, torch.logsumexp(x, -1)
         return f
-    for r, name in ((0, "mean"), (1, "sum")):
+    for r, name in ((0, "mean"), (1, "sum"), (2, "none")):
         for dtype in INTS:
             case("cross_entropy", [real(5, 7, seed=900, lo=-4, hi=4),
                                    integer(5, seed=901, lo=0, hi=7,
@@ -591,6 +593,53 @@ def loss_cases():
           given(lse.numpy(), 4)], grad, ints=(-1, 0), grad=False)
 
 
+def linear_cross_entropy_cases():
+    def loss(ignore, reduction):
+        def f(x, w, labels, bias=None):
+            logits = F.linear(x, w, bias)
+            return F.cross_entropy(
+                logits.reshape(-1, w.shape[0]), labels.reshape(-1).long(),
+                ignore_index=ignore, reduction=("mean", "sum")[reduction])
+        return f
+
+    def grad(ignore, reduction, wants):
+        def f(*inputs):
+            inputs = [t.detach().requires_grad_(t.is_floating_point())
+                      for t in inputs]
+            y = loss(ignore, reduction)(*inputs)
+            by = [inputs[i] for bit, i in ((1, 0), (2, 1), (4, 3))
+                  if wants & bit]
+            return (y,) + torch.autograd.grad(y, by)
+        return f
+    few = [real(5, 3, seed=920), real(7, 3, seed=921),
+           integer(5, seed=922, lo=0, hi=7, dtype="i32")]
+    bias = real(7, seed=923)
+    some = [real(2, 3, 4, seed=924), real(5, 4, seed=925),
+            given([0, 4, -1, 2, -1, 3], 2, 3, dtype="i64")]
+    one = [real(3, 2, seed=926), real(1, 2, seed=927),
+           given([0, 0, 0], 3, dtype="i32")]
+    none = [real(2, 3, seed=928), real(4, 3, seed=929),
+            given([-1, -1], 2, dtype="i32")]
+    # More rows than a chunk has, and a last chunk that is shorter.
+    long = [real(295, 2, seed=930), real(9001, 2, seed=931),
+            integer(295, seed=932, lo=0, hi=9001, dtype="i32")]
+    for r, name in ((0, "mean"), (1, "sum")):
+        for what, inputs, ignore in (
+                ("few", few, -100), ("bias", few + [bias], -100),
+                ("some ignored", some, -1), ("one class", one, -100),
+                ("all ignored", none, -1)):
+            case("linear_cross_entropy", inputs, loss(ignore, r),
+                 "%s, %s" % (name, what), ints=(ignore, r))
+        case("linear_cross_entropy_grad", few + [bias], grad(-100, r, 7),
+             name, ints=(4, -100, r, 7), grad=False)
+    case("linear_cross_entropy", long, loss(-100, 0), "chunks",
+         ints=(-100, 0), grad=False)
+    case("linear_cross_entropy_grad", long, grad(-100, 0, 1), "chunks",
+         ints=(2, -100, 0, 1), grad=False)
+    case("linear_cross_entropy_grad", some, grad(-1, 0, 2), "weight alone",
+         ints=(2, -1, 0, 2), grad=False)
+
+
 def index_cases():
     idx = given([3, 0, 3, 5], 4, dtype="i64")
     idx2 = given([3, 0, 3, 5, 1, 1], 2, 3, dtype="i32")
@@ -608,6 +657,9 @@ def index_cases():
         return f
     case("embedding_grad", [real(2, 3, 3, seed=1001), idx2],
          scatter((6, 3), 0), ints=(6,))
+    case("embedding_grad_add",
+         [real(6, 3, seed=1002), real(2, 3, 3, seed=1001), idx2],
+         lambda w, dy, i: w + scatter((6, 3), 0)(dy, i), ints=(6,))
     for dim, shape in ((0, (6, 2)), (1, (2, 6, 3)), (2, (2, 2, 6))):
         case("index_select", [real(*shape, seed=1010 + dim), idx],
              lambda x, i: x.index_select(dim, i), "dim %d" % dim,
@@ -858,6 +910,7 @@ def batch_norm_cases():
 def make_ops():
     for make in (unary_cases, binary_cases, cast_cases, create_cases,
                  reduce_cases, softmax_cases, norm_cases, loss_cases,
+                 linear_cross_entropy_cases,
                  index_cases, view_cases, copy_cases, matmul_cases,
                  conv_cases, pool_cases, batch_norm_cases):
         make()

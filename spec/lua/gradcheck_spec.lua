@@ -127,11 +127,20 @@ case('cross_entropy', {R{4, 3}, labels}, {-1, 0})
 case('cross_entropy', {R{4, 3}, labels}, {-1, 0}, {}, {outputs = {0, 1}})
 case('cross_entropy', {R{2, 2, 3}, given('i32', {2, 2}, {2, 0, 1, 1})},
   {-100, 1})
+case('cross_entropy', {R{4, 3}, labels}, {-1, 2})
+case('linear_cross_entropy', {R{4, 2}, R{3, 2}, labels, R{3}}, {-1, 0})
+case('linear_cross_entropy', {R{4, 2}, R{3, 2}, labels}, {-1, 1})
+-- n_outputs, ignore_index, reduction, what is wanted.
+case('linear_cross_entropy_grad', {R{4, 2}, R{3, 2}, labels, R{3}},
+  {4, -1, 0, 7}, {}, {outputs = {0, 1, 2, 3}})
+case('linear_cross_entropy_grad', {R{2, 2, 2}, R{3, 2},
+  given('i32', {2, 2}, {2, 0, 1, 1})}, {2, -100, 1, 2}, {}, {outputs = {1}})
 
 local index = given('i64', {4}, {3, 0, 3, 1})
 local table_index = given('i32', {2, 3}, {3, 0, 3, 2, 1, 1})
 case('embedding', {R{5, 2}, table_index})
 case('embedding_grad', {R{2, 3, 2}, table_index}, {5})
+case('embedding_grad_add', {R{5, 2}, R{2, 3, 2}, table_index}, {5})
 case('index_select', {R{4, 3}, index}, {0})
 case('index_select', {R{2, 4, 2}, index}, {1})
 case('index_select_grad', {R{2, 4, 2}, index}, {1, 5})

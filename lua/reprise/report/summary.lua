@@ -43,8 +43,8 @@ local function name_of(node)
   return node.scope == '' and node.op or node.scope .. '.' .. node.op
 end
 
-local function shape_of(node)
-  return #node.shape == 0 and 'scalar' or table.concat(node.shape, 'x')
+local function text_of(shape)
+  return #shape == 0 and 'scalar' or table.concat(shape, 'x')
 end
 
 local function what_runs(graph, instruction)
@@ -91,11 +91,8 @@ local function largest_at_peak(plan, graph, instructions)
     local node = graph.nodes[instance.node]
     list[k] = {
       name = name_of(node), bytes = instance.size_bytes,
-      -- A node knows the shape of its first output only.
-      shape = (instance.workspace or instance.output > 1) and '-'
-        or shape_of(node),
-      dtype = not instance.workspace and instance.output == 1 and node.dtype
-        or '-',
+      shape = instance.shape and text_of(instance.shape) or '-',
+      dtype = instance.dtype or '-',
       reason = reason_of(graph, instructions, instance),
     }
   end
