@@ -34,6 +34,15 @@ local all = {
   {'linear.grad', {{n, d}, {4 * d, d}, {4 * d}}},
   {'attention', {{8, 6, 256, 64}, {8, 6, 256, 64}, {8, 6, 256, 64}}},
   {'attention.grad', {{8, 6, 256, 64}, {8, 6, 256, 64}, {8, 6, 256, 64}}},
+  {'attention_dropout',
+   {{8, 6, 256, 64}, {8, 6, 256, 64}, {8, 6, 256, 64}}},
+  {'attention_dropout.grad',
+   {{8, 6, 256, 64}, {8, 6, 256, 64}, {8, 6, 256, 64}}},
+  {'packed_attention', {{8, 256, 3, 6, 64}}},
+  {'packed_attention.grad', {{8, 256, 3, 6, 64}}},
+  {'packed_attention_dropout.grad', {{8, 256, 3, 6, 64}}},
+  {'attention', {{1, 6, 4096, 64}, {1, 6, 4096, 64}, {1, 6, 4096, 64}}},
+  {'attention.grad', {{1, 6, 4096, 64}, {1, 6, 4096, 64}, {1, 6, 4096, 64}}},
   {'conv2d', {{32, 3, 32, 32}, {64, 3, 3, 3}}},
   {'conv2d', {{32, 64, 32, 32}, {64, 64, 3, 3}}},
   {'conv2d.grad', {{32, 64, 32, 32}, {64, 64, 3, 3}}},
@@ -68,6 +77,16 @@ local function calls(name, x, shapes)
     max_pool2d = function() return rp.max_pool2d(x[1], 2) end,
     attention = function()
       return rp.scaled_dot_product_attention(x[1], x[2], x[3], {causal = true})
+    end,
+    attention_dropout = function()
+      return rp.scaled_dot_product_attention(x[1], x[2], x[3],
+        {causal = true, dropout_p = 0.1})
+    end,
+    packed_attention = function()
+      return rp.packed_attention(x[1], {causal = true})
+    end,
+    packed_attention_dropout = function()
+      return rp.packed_attention(x[1], {causal = true, dropout_p = 0.1})
     end,
   }
   local function labels(classes)

@@ -1,5 +1,6 @@
---- Selective recomputation: attention's weights are large (heads x T x T) and
--- cheap to make again, so recomputing them alone buys the most per second.
+--- Selective recomputation: one kind of module alone is replayed. Attention's
+-- weights (heads x T x T) are never stored, whatever the strategy; what such a
+-- segment drops is queries, keys and values, and what attention makes of them.
 dofile((arg[0]:match '^(.*/)[^/]*$' or './') .. 'setup.lua')
 
 local rp = require 'reprise'

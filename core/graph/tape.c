@@ -58,11 +58,13 @@ rp_tensor *rp_emit(rp_tape *tape, const rp_op *op, rp_tensor *const *inputs,
   return emit(tape, op, inputs, n_inputs, ints, n_ints, reals, n_reals, NULL);
 }
 
-rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op, rp_tensor *x,
+rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op,
+                          rp_tensor *const *inputs, int n_inputs,
                           const int64_t *ints, int n_ints,
                           const double *reals, int n_reals,
                           rp_stream stream) {
-  return emit(tape, op, &x, 1, ints, n_ints, reals, n_reals, &stream);
+  return emit(tape, op, inputs, n_inputs, ints, n_ints, reals, n_reals,
+              &stream);
 }
 
 rp_tensor *rp_emit_output(rp_tape *tape, rp_tensor *t, int index) {

@@ -29,7 +29,8 @@ static inline bool rp_tape_needs(const rp_tape *tape, int input) {
 rp_tensor *rp_emit(rp_tape *tape, const rp_op *op, rp_tensor *const *inputs,
                    int n_inputs, const int64_t *ints, int n_ints,
                    const double *reals, int n_reals);
-rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op, rp_tensor *x,
+rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op,
+                          rp_tensor *const *inputs, int n_inputs,
                           const int64_t *ints, int n_ints,
                           const double *reals, int n_reals,
                           rp_stream stream);

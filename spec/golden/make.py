@@ -500,6 +500,95 @@ def softmax_cases():
          reals=(0.5,))
 
 
+def attend(q, k, v, mask, causal, scale):
+    """out and lse with the heads behind the positions, and the weights; a
+    row that attends to nothing is zeros, its lse -inf."""
+    scores = q @ k.transpose(-2, -1) * scale
+    tq, tk = scores.shape[-2:]
+    allowed = torch.ones(scores.shape, dtype=torch.bool)
+    if mask is not None:
+        allowed &= mask
+    if causal:
+        i, j = torch.arange(tq)[:, None], torch.arange(tk)
+        allowed &= j <= i + (tk - tq)
+    w = attention_softmax(q @ k.transpose(-2, -1), mask, causal, scale)
+    lse = scores.masked_fill(~allowed, -math.inf).logsumexp(-1)
+    return (w @ v).transpose(1, 2), lse
+
+
+def split(qkv):
+    return qkv.permute(2, 0, 3, 1, 4)
+
+
+def attention_cases():
+    def apart(causal, scale):
+        return lambda q, k, v, m=None: attend(q, k, v, m, causal, scale)
+
+    def packed(causal, scale):
+        return lambda x, m=None: attend(*split(x), m, causal, scale)
+
+    def flash(causal, scale):
+        def f(q, k, v):
+            return (F.scaled_dot_product_attention(
+                q, k, v, is_causal=causal, scale=scale).transpose(1, 2),
+                attend(q, k, v, None, causal, scale)[1])
+        return f
+
+    def three(b, h, tq, tk, d, e, seed):
+        return [real(b, h, tq, d, seed=seed),
+                real(b, h, tk, d, seed=seed + 1),
+                real(b, h, tk, e, seed=seed + 2)]
+    case("attention", three(2, 2, 3, 3, 4, 4, 1200), flash(False, 0.5),
+         "plain", ints=(0,), reals=(0.5, 0))
+    case("attention", three(1, 2, 5, 5, 3, 3, 1203), flash(True, 0.25),
+         "causal", ints=(1,), reals=(0.25, 0))
+    case("attention", three(1, 1, 1, 1, 5, 2, 1206), apart(1, 0.5),
+         "one of each", ints=(1,), reals=(0.5, 0))
+    case("attention", three(1, 2, 3, 6, 2, 5, 1209), apart(1, 0.5),
+         "fewer queries than keys", ints=(1,), reals=(0.5, 0))
+    case("attention", three(1, 1, 5, 3, 3, 2, 1212), apart(1, 0.5),
+         "more queries than keys", ints=(1,), reals=(0.5, 0), grad=False)
+    case("attention", three(1, 1, 35, 70, 3, 2, 1215), apart(0, 0.5),
+         "more than a tile", ints=(0,), reals=(0.5, 0))
+    case("attention", three(2, 2, 3, 4, 2, 2, 1218) +
+         [boolean(2, 1, 3, 4, seed=753)], apart(0, -0.5), "mask",
+         ints=(0,), reals=(-0.5, 0))
+    none = given([1, 1, 0, 0, 0, 0, 1, 0, 0], 3, 3, dtype="bool")
+    case("attention", three(1, 2, 3, 3, 2, 2, 1221) + [none], apart(0, 0.5),
+         "a fully masked row", ints=(0,), reals=(0.5, 0), grad=False)
+    large = [given([300.0, -300.0], 1, 1, 2, 1),
+             given([1.0, 2.0, 3.0], 1, 1, 3, 1),
+             given([1.0, 10.0, 100.0], 1, 1, 3, 1)]
+    case("attention", large, apart(0, 1), "large scores", ints=(0,),
+         reals=(1, 0), grad=False)
+    case("packed_attention", [real(2, 5, 3, 2, 3, seed=1230)], packed(1, 0.5),
+         "causal", ints=(1,), reals=(0.5, 0))
+    case("packed_attention", [real(1, 4, 3, 1, 5, seed=1231),
+                              boolean(4, seed=1232)], packed(0, 0.5), "mask",
+         ints=(0,), reals=(0.5, 0))
+
+    def gradient(inputs, f, wanted):
+        """dout, inputs, out, lse and what the gradients are."""
+        x = [build(s, "f64").requires_grad_(i < wanted)
+             for i, s in enumerate(inputs)]
+        out, lse = f(*x)
+        dout = real(*out.shape, seed=1240)
+        d = torch.autograd.grad(out, x[:wanted], build(dout, "f64"))
+        made = [given(t.detach().numpy(), *t.shape) for t in (out, lse)]
+        return [dout] + inputs[:wanted] + made + inputs[wanted:], d
+    for k, (causal, inputs) in enumerate((
+            (0, three(2, 2, 3, 4, 2, 3, 1241)),
+            (1, three(1, 2, 3, 5, 3, 2, 1244)),
+            (0, three(1, 1, 3, 4, 2, 2, 1247) + [boolean(3, 4, seed=755)]))):
+        inputs, d = gradient(inputs, apart(causal, 0.5), 3)
+        literal("attention_grad", inputs,
+                [g.transpose(1, 2).numpy() for g in d], name="case %d" % k,
+                ints=(causal,), reals=(0.5, 0))
+    inputs, d = gradient([real(2, 4, 3, 2, 3, seed=1250)], packed(1, 0.5), 1)
+    literal("packed_attention_grad", inputs, [d[0].numpy()], ints=(1,),
+            reals=(0.5, 0))
+
+
 def norm_cases():
     def moments(x, w, eps):
         dims = tuple(range(x.dim() - w.dim(), x.dim()))
@@ -909,8 +998,8 @@ def batch_norm_cases():
 
 def make_ops():
     for make in (unary_cases, binary_cases, cast_cases, create_cases,
-                 reduce_cases, softmax_cases, norm_cases, loss_cases,
-                 linear_cross_entropy_cases,
+                 reduce_cases, softmax_cases, attention_cases, norm_cases,
+                 loss_cases, linear_cross_entropy_cases,
                  index_cases, view_cases, copy_cases, matmul_cases,
                  conv_cases, pool_cases, batch_norm_cases):
         make()

@@ -57,7 +57,7 @@ describe('rp.compare', function()
 
   it('measures what it predicted, and the same bits everywhere', function()
     local made = rp.compare(gpt, {'none', 'every=1', {every = 2}, 'attention',
-      'sqrt', 'budget=70%'})
+      'sqrt', 'budget=90%'})
     assert.is_true(made.same_bits, tostring(made))
     assert.is_true(made:as_promised(), tostring(made))
     assert.equal('every=2', made.rows[3].strategy)

@@ -118,6 +118,7 @@ local narrow = {
   group_norm = {1}, group_norm_grad = {1, 2},
   layer_norm = {1}, layer_norm_grad = {1, 2},
   rms_norm = {1}, rms_norm_grad = {1, 2},
+  attention_grad = {1, 2, 3, 4, 5}, packed_attention_grad = {1, 2, 3},
   linear_cross_entropy = {1, 2}, linear_cross_entropy_grad = {1, 2},
 }
 
