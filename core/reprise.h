@@ -91,6 +91,11 @@ bool rp_grad_enable(rp_context *ctx, bool on);
    what is sensitive to rounding takes f32. Returns the previous setting. */
 bool rp_autocast(rp_context *ctx, bool on);
 
+/* Whether programs planned from here on fuse elementwise ops (on at first);
+   returns the previous setting. Values are the same, to the last bit. A program
+   that is watched (the next two) fuses nothing: each op is looked at. */
+bool rp_fusion_enable(rp_context *ctx, bool on);
+
 /* What makes a run fail: nothing, a NaN in a value just made, or an infinity
    too. */
 typedef enum rp_anomaly {
@@ -354,10 +359,16 @@ typedef struct rp_segment {
 
 /* The time-memory front: plans that no other beats in both exact peak and
    predicted step time, found without looking at a budget (chain dynamic
-   programme over the blocks, kept sets by minimum cut, layers, local search
-   on segments and on single values, judged by the laid-out program). Made once a plan; peak rises, seconds
-   fall. Returns the number of points, -1 on failure. */
+   programme over the blocks, kept sets by minimum cut, layers, what
+   rp_plan_front_offer was given, local search on segments and on single
+   values, judged by the laid-out program). Made once a plan; peak rises,
+   seconds fall. Returns the number of points, -1 on failure. */
 int rp_plan_front(rp_plan *plan);
+bool rp_plan_has_front(const rp_plan *plan);
+/* A candidate from outside, for a front that has not been made yet; later ones
+   are not looked at. The segments are copied. */
+rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
+                              int n_segments);
 /* The peak of `none`, a point of the front or not; -1 on failure. */
 int64_t rp_plan_none_bytes(rp_plan *plan);
 typedef struct rp_front_point {
@@ -369,6 +380,16 @@ typedef struct rp_front_point {
   int32_t n_steps;
 } rp_front_point;
 rp_status rp_plan_front_point(rp_plan *plan, int i, rp_front_point *out);
+/* How the chain of blocks was solved. Equal stretches are solved once; where
+   too many differ, neighbours are merged before (n_solved < n_blocks). What
+   that loses is measured on the first blocks, solved both ways: the mean over
+   all memory that serves both of what their step takes longer, as a share, and
+   the share by which the least memory grows. */
+typedef struct rp_front_chain {
+  int32_t n_blocks, n_solved, n_kinds, slots;
+  double lost_time, lost_memory;
+} rp_front_chain;
+rp_status rp_plan_front_chain(rp_plan *plan, rp_front_chain *out);
 
 rp_status rp_plan_set_segments(rp_plan *plan, const rp_segment *segments,
                                int n_segments);

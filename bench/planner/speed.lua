@@ -1,5 +1,6 @@
 --- How long planning under a budget takes, and how much memory it needs: the
--- 1558M preset (batch 8, sequence 1024), and a chain of 1000 blocks of 8 kinds.
+-- 1558M preset (batch 8, sequence 1024), and a chain of 1000 steps of 8 kinds,
+-- each of three blocks.
 -- Nothing is run and no parameter is allocated.
 --
 --     luajit bench/planner/speed.lua [gpt2-1558m | chain]

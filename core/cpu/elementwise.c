@@ -98,7 +98,7 @@ RP_INLINE void run_tile(const grid *g, const rp_kernel_args *args,
   while (n > 0) {
     const int64_t left = g->dims[last] - index[last];
     row.n = left < n ? left : n;
-    row.first = first;
+    row.first = args->first + first;
     row.out = (char *)args->out->data + first * g->out_size;
     for (int i = 0; i < g->n_in; i++)
       row.in[i] = (const char *)args->in[i].data + offsets[i] * g->size[i];

@@ -21,7 +21,7 @@ enum { RP_ROW_INPUTS = 3 };
 
 typedef struct rp_row {
   int64_t n;
-  int64_t first; /* index of the row's first element in the output */
+  int64_t first; /* index of the row's first element in the whole output */
   void *out;
   const void *in[RP_ROW_INPUTS];
   int64_t strides[RP_ROW_INPUTS]; /* in elements */

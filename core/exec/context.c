@@ -22,6 +22,7 @@ rp_context *rp_context_new(void) {
   rp_context *ctx = calloc(1, sizeof *ctx);
   if (ctx == NULL) return NULL;
   ctx->threads = omp_get_max_threads();
+  ctx->fuses = true;
   register_kernels(&rp_cpu);
   ctx->plans = rp_alloc(ctx, sizeof *ctx->plans);
   ctx->arena = rp_alloc(ctx, sizeof *ctx->arena);
@@ -53,6 +54,12 @@ void rp_set_num_threads(rp_context *ctx, int threads) {
   omp_set_num_threads(ctx->threads);
 }
 int rp_num_threads(const rp_context *ctx) { return ctx->threads; }
+
+bool rp_fusion_enable(rp_context *ctx, bool on) {
+  const bool before = ctx->fuses;
+  ctx->fuses = on;
+  return before;
+}
 
 void rp_memory_stats(const rp_context *ctx, rp_memory *out) {
   *out = (rp_memory){

@@ -131,10 +131,12 @@ static bool is_gradient_of(const rp_tensor *g, const rp_type *like) {
 /* What node's rule is given: of the outputs' dtypes, unless it takes more. */
 static void round_gradients(rp_tape *tape, const rp_node *node,
                             rp_tensor **dy) {
-  if (node->op->flags & RP_WIDE_GRAD) return;
-  for (int k = 0; k < node->n_outputs; k++)
-    if (dy[k])
-      dy[k] = rp_cast(tape, dy[k], (rp_dtype)node->outputs[k].type.dtype);
+  const bool takes_wide = node->op->flags & RP_WIDE_GRAD;
+  for (int k = 0; k < node->n_outputs; k++) {
+    const rp_type *y = &node->outputs[k].type;
+    if (dy[k] && !(takes_wide && is_gradient_of(dy[k], y)))
+      dy[k] = rp_cast(tape, dy[k], (rp_dtype)y->dtype);
+  }
 }
 
 /* The gradient of an op without a rule, through its decomposition. */

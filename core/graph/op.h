@@ -95,6 +95,11 @@ struct rp_op {
      `grad` are differentiated through it. */
   void (*decompose)(rp_tape *tape, const rp_node *node, rp_tensor **out);
 
+  /* Bit i of `units`: where input i is the constant `unit` (1 of a product),
+     the output is the other input, bit for bit. */
+  uint32_t units;
+  double unit;
+
   /* Gradients that make a forward op's outputs too, first of their own, from
      its very inputs; ints[1..] begin with its ints. Where a program has both,
      this one alone runs. */
@@ -128,6 +133,30 @@ struct rp_op {
   int8_t states;
   const char *const *numbers;
 };
+
+/* ---- fused nodes (graph/fuse.c) ----------------------------------------------- */
+
+enum { RP_PARTS = 8, RP_PART_INPUTS = 3 };
+
+/* One op of a fused node. in[k] >= 0: operand of the node; < 0: what part
+   -1 - in[k] made. What a part makes has the node's dims. */
+typedef struct rp_part {
+  const rp_op *op;
+  int64_t *ints;
+  double *reals;
+  int32_t n_ints, n_reals, n_in;
+  int32_t in[RP_PART_INPUTS];
+  rp_type type;
+} rp_part;
+
+/* Elementwise ops in the order they run; the last makes the node's output. */
+typedef struct rp_fusion {
+  int32_t n;
+  rp_part parts[RP_PARTS];
+  char name[64]; /* "dropout+add" */
+} rp_fusion;
+
+extern const rp_op rp_op_fused;
 
 /* Shape rules that many records share. */
 rp_status rp_type_like_first(const rp_node *node, rp_type *out);

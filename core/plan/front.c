@@ -152,6 +152,49 @@ rp_status rp_front_offer(const rp_search *search, rp_candidate *c,
   return status;
 }
 
+/* ---- candidates from outside ------------------------------------------------------------ */
+
+static rp_status copy_segments(rp_candidate *c, rp_context *ctx,
+                               const rp_segment *segments, int n_segments) {
+  rp_status status = RP_OK;
+  for (int i = 0; i < n_segments && status == RP_OK; i++)
+    status = rp_candidate_add(c, ctx, segments[i].first, segments[i].last,
+                              segments[i].parent, segments[i].keep,
+                              segments[i].n_keep);
+  if (status != RP_OK) rp_candidate_free(c, ctx);
+  return status;
+}
+
+rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
+                              int n_segments) {
+  rp_context *ctx = plan->ctx;
+  if (plan->front) return RP_OK;
+  if (plan->offered == NULL)
+    plan->offered = rp_alloc(ctx, sizeof *plan->offered);
+  if (plan->offered == NULL ||
+      !rp_array_room(ctx, &plan->offered->points, sizeof(rp_candidate), 1))
+    return RP_NOMEM;
+  rp_candidate c = {0};
+  const rp_status status = copy_segments(&c, ctx, segments, n_segments);
+  if (status == RP_OK)
+    plan->offered->points.at[plan->offered->points.n++] = c;
+  return status;
+}
+
+/* The front takes what was offered; it is gone afterwards. */
+static rp_status take_offered(const rp_search *search) {
+  rp_plan *plan = search->plan;
+  rp_front *offered = plan->offered;
+  rp_status status = RP_OK;
+  for (int32_t i = 0; offered && i < offered->points.n && status == RP_OK;
+       i++) {
+    rp_candidate c = offered->points.at[i];
+    offered->points.at[i] = (rp_candidate){0};
+    status = rp_front_offer(search, &c, RP_OK);
+  }
+  return status;
+}
+
 /* ---- entry ------------------------------------------------------------------------------ */
 
 rp_status rp_front_make(rp_front *front, rp_plan *plan,
@@ -162,12 +205,11 @@ rp_status rp_front_make(rp_front *front, rp_plan *plan,
   rp_candidate none = {0};
   rp_status status = rp_front_offer(&search, &none, RP_OK);
   if (status == RP_OK) front->none_bytes = front->points.at[0].peak_bytes;
-  if (status == RP_OK)
-    status = rp_stretches_make(&search.stretches, plan, backend);
-  if (status == RP_OK)
-    status = rp_front_offer_plain(&search,
-                                  front->none_bytes -
-                                      search.persistent_bytes);
+  const int64_t arena_bytes = front->none_bytes - search.persistent_bytes;
+  if (status == RP_OK) status = take_offered(&search);
+  if (status == RP_OK) status = rp_front_cut(&search, arena_bytes);
+  if (status == RP_OK) status = rp_front_offer_table(&search, arena_bytes);
+  if (status == RP_OK) status = rp_front_offer_plain(&search);
   if (status == RP_OK) status = rp_front_refine(&search);
   if (status == RP_OK) status = rp_front_search_gaps(&search);
   rp_stretches_free(&search.stretches, ctx);
@@ -181,15 +223,31 @@ void rp_front_free(rp_front *front, rp_context *ctx) {
   rp_array_free(ctx, &front->points, sizeof(rp_candidate));
 }
 
+static void free_front(rp_front **front, rp_context *ctx) {
+  if (*front == NULL) return;
+  rp_front_free(*front, ctx);
+  rp_free(ctx, *front, sizeof **front);
+  *front = NULL;
+}
+
 static rp_status ensure_front(rp_plan *plan) {
   if (plan->front) return RP_OK;
   rp_front *front = rp_alloc(plan->ctx, sizeof *front);
   if (front == NULL) return RP_NOMEM;
   const rp_status status = rp_front_make(front, plan, &rp_cpu);
+  free_front(&plan->offered, plan->ctx);
   if (status == RP_OK) plan->front = front;
   else rp_free(plan->ctx, front, sizeof *front);
   return status;
 }
+
+rp_status rp_plan_front_chain(rp_plan *plan, rp_front_chain *out) {
+  const rp_status status = ensure_front(plan);
+  if (status == RP_OK) *out = plan->front->chain;
+  return status;
+}
+
+bool rp_plan_has_front(const rp_plan *plan) { return plan->front != NULL; }
 
 int64_t rp_plan_none_bytes(rp_plan *plan) {
   return ensure_front(plan) == RP_OK ? plan->front->none_bytes : -1;
@@ -216,8 +274,6 @@ rp_status rp_plan_front_point(rp_plan *plan, int i, rp_front_point *out) {
 }
 
 void rp_plan_front_free(rp_plan *plan) {
-  if (plan->front == NULL) return;
-  rp_front_free(plan->front, plan->ctx);
-  rp_free(plan->ctx, plan->front, sizeof *plan->front);
-  plan->front = NULL;
+  free_front(&plan->offered, plan->ctx);
+  free_front(&plan->front, plan->ctx);
 }

@@ -45,14 +45,14 @@ static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
   rp_status status = RP_OK;
   if (kernel == NULL)
     status = rp_fail(ctx, RP_UNSUPPORTED, "[%s] has no %s kernel on %s",
-                     node->op->name, rp_dtype_name(dtype), backend->name);
+                     rp_graph_node_name(node), rp_dtype_name(dtype), backend->name);
   plan->kernels[index].kernel = kernel;
   if (status == RP_OK && kernel->prepare) {
     const rp_kernel_args args = {
         .in = arrays, .out = arrays + node->n_operands,
         .n_in = node->n_operands, .n_out = node->n_values,
         .ints = node->ints, .reals = node->reals, .n_ints = node->n_ints,
-        .n_reals = node->n_reals, .ctx = ctx};
+        .n_reals = node->n_reals, .fusion = node->fusion, .ctx = ctx};
     status = kernel->prepare(&args, &plan->kernels[index].state,
                              &plan->workspace_bytes[index]);
   }

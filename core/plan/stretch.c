@@ -9,21 +9,30 @@
 #include "plan/cut.h"
 #include "plan/front.h"
 
-enum { BLOCKS_MAX = 200, PRICES = 24, OPTIONS = 12 };
+enum { PRICES = 24, OPTIONS = 12 };
 
 /* What a node's values are to the rest of the graph. */
 typedef struct use {
   int64_t bytes;
-  int32_t last_forward; /* its last forward reader, -1 */
+  int32_t last_forward; /* its last forward reader but effects, -1 */
   bool backward;        /* read by a backward node ... */
   bool weighs;          /* ... and not light */
   bool held;            /* a result or kept by hand: there in any case */
+  bool aside;           /* on no gradient's path: no input of a stretch */
 } use;
 
 static use *find_uses(const rp_plan *plan) {
   const rp_graph *graph = &plan->graph;
   use *uses = rp_alloc(plan->ctx, (size_t)graph->nodes.n * sizeof *uses);
-  if (uses == NULL) return NULL;
+  bool *on_path = rp_alloc(plan->ctx, (size_t)graph->n_forward);
+  if (uses == NULL || on_path == NULL) {
+    rp_free(plan->ctx, uses, (size_t)graph->nodes.n * sizeof *uses);
+    rp_free(plan->ctx, on_path, (size_t)graph->n_forward);
+    return NULL;
+  }
+  rp_find_paths(graph, on_path);
+  for (int32_t i = 0; i < graph->n_forward; i++) uses[i].aside = !on_path[i];
+  rp_free(plan->ctx, on_path, (size_t)graph->n_forward);
   for (int32_t v = 0; v < graph->values.n; v++) {
     const rp_graph_value *value = &graph->values.at[v];
     if (value->node < 0) continue;
@@ -37,22 +46,21 @@ static use *find_uses(const rp_plan *plan) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
       if (v < 0) continue;
       use *u = &uses[graph->values.at[v].node];
-      if (i < graph->n_forward) {
-        u->last_forward = i;
-      } else {
+      if (i >= graph->n_forward) {
         u->backward = true;
         u->weighs |= !graph->values.at[v].light;
+      } else if (!(node->op->flags & RP_EFFECT)) {
+        u->last_forward = i;
       }
     }
   }
   return uses;
 }
 
-/* Neighbours are merged until there are few enough for the table. */
-static rp_status cut_stretches(rp_stretches *all, rp_plan *plan) {
+static rp_status cut_stretches(rp_stretches *all, rp_plan *plan,
+                               int32_t each) {
   const rp_view *view = rp_plan_view(plan);
   if (view == NULL) return RP_NOMEM;
-  const int32_t each = (view->n_blocks + BLOCKS_MAX - 1) / BLOCKS_MAX;
   for (int32_t b = 0; b < view->n_blocks; b += each) {
     const int32_t end =
         b + each < view->n_blocks ? b + each - 1 : view->n_blocks - 1;
@@ -87,8 +95,12 @@ static void describe(rp_stretch *s, const rp_plan *plan, const use *uses,
     s->forward_seconds += rp_node_seconds(&graph->nodes.at[i], backend);
     if (uses[i].last_forward > s->last) s->output_bytes += uses[i].bytes;
   }
+  int64_t aside_bytes = 0;
   for (int32_t i = 0; i < s->first; i++)
-    if (uses[i].last_forward >= s->first) s->input_bytes += uses[i].bytes;
+    if (uses[i].last_forward >= s->first)
+      *(uses[i].aside ? &aside_bytes : &s->input_bytes) += uses[i].bytes;
+  /* Where only such values come in, they are the input. */
+  if (s->input_bytes == 0) s->input_bytes = aside_bytes;
   s->forward_bytes = forward_bytes(s, plan, uses);
 }
 
@@ -256,10 +268,10 @@ static rp_status backward_bytes(rp_stretches *all, const rp_plan *plan) {
 }
 
 rp_status rp_stretches_make(rp_stretches *all, rp_plan *plan,
-                            const rp_backend *backend) {
+                            const rp_backend *backend, int32_t each) {
   rp_context *ctx = plan->ctx;
   use *uses = find_uses(plan);
-  rp_status status = uses ? cut_stretches(all, plan) : RP_NOMEM;
+  rp_status status = uses ? cut_stretches(all, plan, each) : RP_NOMEM;
   for (int32_t i = 0; i < all->n && status == RP_OK; i++) {
     describe(&all->at[i], plan, uses, backend);
     status = add_options(&all->at[i], plan, uses, backend);

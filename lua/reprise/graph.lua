@@ -96,12 +96,14 @@ return function(plan)
   for i = 0, view.n_nodes - 1 do nodes[i + 1] = node_of(view.nodes[i], i + 1) end
   local info = ffi.new 'rp_plan_info'
   C.rp_plan_describe(plan, info)
-  return {
+  local graph
+  graph = {
     persistent_bytes = tonumber(info.persistent_bytes),
-    front = function() return front_of(plan) end,
+    front = function() return front_of(plan, graph) end,
     n_forward = view.n_forward,
     nodes = nodes,
     layers = spans_of(view.layers, view.n_layers),
     blocks = spans_of(view.blocks, view.n_blocks),
   }
+  return graph
 end

@@ -12,6 +12,7 @@ local fit = require 'reprise.fit'
 local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
 local ops = require 'reprise.ops'
+local plan = require 'reprise.plan'
 local record = require 'reprise.ops.record'
 local run = require 'reprise.run'
 local safetensors = require 'reprise.io.safetensors'
@@ -60,6 +61,8 @@ rp.reset_peak_memory_stats = memory.reset_peak_memory_stats
 
 rp.detect_anomaly = watch.detect_anomaly
 rp.verify_replay = watch.verify_replay
+
+rp.fusion = plan.fusion
 
 rp.save = safetensors.save
 rp.load = safetensors.load

@@ -3,7 +3,6 @@
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
 local failure = require 'reprise.failure'
-local front_of = require 'reprise.front'
 local graph_of = require 'reprise.graph'
 local report = require 'reprise.report.plan'
 local summary = require 'reprise.report.summary'
@@ -51,6 +50,18 @@ local copied = {
 local roles = {'input', 'parameter', 'buffer', 'gradient', 'optimizer', 'number'}
 
 local plan = {}
+
+--- Whether programs planned from here on run chains of elementwise ops as one,
+-- tile by tile: true at first. Values are the same to the last bit; without it
+-- each op is a node of its own in plans and traces.
+---@param on boolean
+---@return boolean before  the setting so far
+function plan.fusion(on)
+  if type(on) ~= 'boolean' then
+    failure.raise('[fusion] true or false is wanted, not %s', tostring(on))
+  end
+  return C.rp_fusion_enable(binding.ctx, on)
+end
 
 --- The Lua plan of a counted C plan, which it holds.
 ---@return reprise.Plan
@@ -140,7 +151,7 @@ end
 -- budget is front()[1].peak_bytes.
 ---@return reprise.FrontPoint[]
 function Plan:front()
-  local ok, points = pcall(front_of, self.ptr)
+  local ok, points = pcall(function() return graph_of(self.ptr).front() end)
   if not ok then failure.raise('[plan] %s', tostring(points)) end
   return points
 end

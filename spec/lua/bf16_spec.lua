@@ -323,6 +323,22 @@ describe('mixed precision', function()
     end)
   end
 
+  it('gives second derivatives', function()
+    local function second(mixed)
+      rp.manual_seed(3)
+      local x, w = rp.nn.Parameter(rp.randn(8, 12)), rp.nn.Parameter(rp.randn(12, 12))
+      local function forward()
+        local h = rp.gelu(rp.linear(rp.layer_norm(x), w)):reshape(1, 2, 4, 12)
+        local y = rp.scaled_dot_product_attention(h, h, h, {is_causal = true})
+        return (y:to 'f32' ^ 2):mean()
+      end
+      local loss = mixed and autocast(forward) or forward()
+      local dw = rp.grad(loss, w)
+      return raw.read(rp.grad((dw * dw):sum(), x).ptr)
+    end
+    assert(nmse(second(true), second(false)) <= GRADIENT)
+  end)
+
   it('shows dtypes in a plan', function()
     local made = run.model('gpt', 'bf16')
     local text = tostring(made.loss():plan {ckpt = 'none'})

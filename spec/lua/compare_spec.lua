@@ -63,7 +63,7 @@ describe('rp.compare', function()
     assert.equal('every=2', made.rows[3].strategy)
     for i, row in ipairs(made.rows) do
       assert.equal(made.rows[1].loss, row.loss)
-      assert.equal(i > 1, row.recompute_fraction > 0)
+      assert.is_true(row.recompute_fraction > 0) -- of none: light values
       assert.is_true(row.peak_bytes <= made.rows[1].peak_bytes)
       assert.is_true(row.seconds > 0 and row.predicted_seconds > 0)
       assert.is_truthy(row.fingerprint:find '^%x+$')

@@ -352,7 +352,7 @@ describe('a tied embedding\'s gradient', function()
           if candidate.node ~= instance.node and
              candidate.offset == instance.offset and candidate.in_arena and
              candidate.size_bytes == instance.size_bytes and
-             candidate.dead <= instance.born then
+             candidate.read_by == instance.born then
             other = candidate
           end
         end

@@ -43,7 +43,8 @@ end
 ---@param options reprise.TrainOptions
 ---@param title string
 function look.report(whole, plan, none, options, title)
-  plan.min_budget_bytes = whole:front()[1].peak_bytes
+  local front = whole:front()
+  plan.min_budget_bytes, plan.chain = front[1].peak_bytes, front.chain
   print(options.json and plan_report.json(plan, none)
     or plan_report.text(plan, none, title))
   if options.picture then
