@@ -10,7 +10,7 @@ PACKAGES = gcc libc6-dev make cmake luajit libluajit-5.1-dev lua-busted lua-cjso
   lua-argparse lua-check lua-filesystem luarocks libdnnl-dev \
   libopenblas-openmp-dev libcmocka-dev dataset-fashion-mnist
 
-.PHONY: all deps train test test-long test-asan bench format clean
+.PHONY: all deps train calibrate test test-long test-asan bench format clean
 
 all:
 	cmake -S . -B build
@@ -23,6 +23,13 @@ deps:
 train: deps
 	@$(MAKE) all
 	luajit train.lua
+
+# This machine's rates, for the planner's costs: stored in the user's cache.
+calibrate: all
+	@luajit -e "package.path = './lua/?.lua;./lua/?/init.lua;' .. package.path; \
+	  local made = require('reprise').calibrate(); \
+	  print(('%.3g GFLOP/s in costly ops, %.3g GB/s in the others: written to %s'):format( \
+	  made.flops_per_second / 1e9, made.bytes_per_second / 1e9, made.path))"
 
 test: deps
 	@$(MAKE) all

@@ -112,6 +112,17 @@ rp_anomaly rp_detect_anomaly(rp_context *ctx, rp_anomaly what);
    setting. */
 bool rp_verify_replay(rp_context *ctx, bool on);
 
+/* Rates of the analytic cost model: a costly op (matmul, ...) takes the longer
+   of its FLOPs and its bytes over these, any other op its bytes'. */
+typedef struct rp_rates {
+  double flops_per_second, bytes_per_second;
+} rp_rates;
+/* Those in use: the backend's, until others are set. Set ones hold for plans
+   made from here on, and are part of their keys. RP_VALUE unless both are
+   above 0. */
+rp_rates rp_rates_get(const rp_context *ctx);
+rp_status rp_rates_set(rp_context *ctx, rp_rates rates);
+
 /* SIGINT sets a flag instead of ending the process. */
 void rp_interrupt_install(void);
 bool rp_interrupt_take(void);
@@ -349,6 +360,12 @@ typedef struct rp_view {
 
 const rp_view *rp_plan_view(rp_plan *plan);
 
+/* What planning takes each of the view's n nodes to cost from here on, in
+   place of the analytic model: a profile's. Before segments, program and
+   front; the view is made anew. Not in the key: the request's strategy names
+   the profile. RP_VALUE for another n, or seconds below 0. */
+rp_status rp_plan_set_seconds(rp_plan *plan, const double *seconds, int n);
+
 /* A segment: forward nodes first..last, the kept nodes, and the segment it
    is inside of (an index before its own, or -1). */
 typedef struct rp_segment {
@@ -390,6 +407,11 @@ typedef struct rp_front_chain {
   double lost_time, lost_memory;
 } rp_front_chain;
 rp_status rp_plan_front_chain(rp_plan *plan, rp_front_chain *out);
+
+/* Exact peak and predicted seconds of the point's segments or steps, into the
+   point: schedule and layout, nothing is kept. Errors as _set_segments and
+   _set_program have them. */
+rp_status rp_plan_evaluate(rp_plan *plan, rp_front_point *point);
 
 rp_status rp_plan_set_segments(rp_plan *plan, const rp_segment *segments,
                                int n_segments);

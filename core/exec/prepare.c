@@ -179,6 +179,14 @@ static rp_status bind_request(preparation *p) {
   return status;
 }
 
+static rp_status add_rates(preparation *p) {
+  const rp_rates rates = rp_rates_get(p->ctx);
+  int64_t bits[2];
+  memcpy(bits, &rates, sizeof bits);
+  const rp_status status = rp_key_add(&p->key, p->ctx, bits[0]);
+  return status == RP_OK ? rp_key_add(&p->key, p->ctx, bits[1]) : status;
+}
+
 static rp_status make_key(preparation *p) {
   rp_context *ctx = p->ctx;
   const rp_request *r = p->request;
@@ -187,6 +195,7 @@ static rp_status make_key(preparation *p) {
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, ctx->threads);
   if (status == RP_OK)
     status = rp_key_add(&p->key, ctx, 2 * ctx->fuses + rp_watches(ctx));
+  if (status == RP_OK) status = add_rates(p);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, p->set.targets.n);
   for (int32_t i = 0; i < p->set.targets.n && status == RP_OK; i++) {
     const rp_tensor *t = p->set.targets.at[i];

@@ -62,7 +62,7 @@ void rp_plan_describe(const rp_plan *plan, rp_plan_info *out) {
     const rp_instruction *run = &p->instructions.at[i];
     if (run->opcode != RP_OP_RUN) continue;
     const rp_graph_node *node = &graph->nodes.at[run->node];
-    const double seconds = rp_node_seconds(node, plan->backend);
+    const double seconds = plan->seconds[run->node];
     out->step_flops += node->flops;
     out->step_seconds += seconds;
     if (run->replay) {

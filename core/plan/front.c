@@ -122,9 +122,7 @@ static rp_status evaluate(const rp_search *search, rp_candidate *c,
   c->seconds = 0;
   for (int32_t i = 0; i < program.instructions.n; i++)
     if (program.instructions.at[i].opcode == RP_OP_RUN)
-      c->seconds += rp_node_seconds(
-          &plan->graph.nodes.at[program.instructions.at[i].node],
-          search->backend);
+      c->seconds += plan->seconds[program.instructions.at[i].node];
   const int64_t useful = useful_bytes(search->front, c->seconds);
   const int64_t most_bytes = useful - search->persistent_bytes - 1;
   *beaten = status != RP_OK || live_bytes > most_bytes;
@@ -197,10 +195,9 @@ static rp_status take_offered(const rp_search *search) {
 
 /* ---- entry ------------------------------------------------------------------------------ */
 
-rp_status rp_front_make(rp_front *front, rp_plan *plan,
-                        const rp_backend *backend) {
+rp_status rp_front_make(rp_front *front, rp_plan *plan) {
   rp_context *ctx = plan->ctx;
-  rp_search search = {.front = front, .plan = plan, .backend = backend,
+  rp_search search = {.front = front, .plan = plan,
                       .persistent_bytes = persistent_bytes(plan)};
   rp_candidate none = {0};
   rp_status status = rp_front_offer(&search, &none, RP_OK);
@@ -234,7 +231,7 @@ static rp_status ensure_front(rp_plan *plan) {
   if (plan->front) return RP_OK;
   rp_front *front = rp_alloc(plan->ctx, sizeof *front);
   if (front == NULL) return RP_NOMEM;
-  const rp_status status = rp_front_make(front, plan, &rp_cpu);
+  const rp_status status = rp_front_make(front, plan);
   free_front(&plan->offered, plan->ctx);
   if (status == RP_OK) plan->front = front;
   else rp_free(plan->ctx, front, sizeof *front);
@@ -270,6 +267,24 @@ rp_status rp_plan_front_point(rp_plan *plan, int i, rp_front_point *out) {
                           .n_segments = point->segments.n,
                           .steps = point->steps.at,
                           .n_steps = point->steps.n};
+  return RP_OK;
+}
+
+rp_status rp_plan_evaluate(rp_plan *plan, rp_front_point *point) {
+  rp_front none = {0};
+  const rp_search search = {.front = &none, .plan = plan,
+                            .persistent_bytes = persistent_bytes(plan)};
+  /* Borrowed: an evaluation changes neither. */
+  rp_candidate c = {0};
+  c.segments.at = (rp_segment *)point->segments;
+  c.segments.n = point->n_segments;
+  c.steps.at = (int32_t *)point->steps;
+  c.steps.n = point->n_steps;
+  bool beaten;
+  const rp_status status = evaluate(&search, &c, &beaten);
+  if (status != RP_OK) return status;
+  point->peak_bytes = c.peak_bytes;
+  point->seconds = c.seconds;
   return RP_OK;
 }
 

@@ -30,8 +30,7 @@ struct rp_front {
   int32_t evaluations;
 };
 
-rp_status rp_front_make(rp_front *front, rp_plan *plan,
-                        const rp_backend *backend);
+rp_status rp_front_make(rp_front *front, rp_plan *plan);
 void rp_front_free(rp_front *front, rp_context *ctx);
 
 /* Blocks of the graph with their options, in slots of slot_bytes. */
@@ -51,15 +50,13 @@ typedef struct rp_stretch {
 typedef RP_ARRAY(rp_stretch) rp_stretches;
 
 /* Each stretch is `each` blocks of the view. */
-rp_status rp_stretches_make(rp_stretches *all, rp_plan *plan,
-                            const rp_backend *backend, int32_t each);
+rp_status rp_stretches_make(rp_stretches *all, rp_plan *plan, int32_t each);
 void rp_stretches_free(rp_stretches *all, rp_context *ctx);
 
 /* The making of a front. */
 typedef struct rp_search {
   rp_front *front;
   rp_plan *plan;
-  const rp_backend *backend;
   int64_t persistent_bytes;
   rp_stretches stretches;
 } rp_search;

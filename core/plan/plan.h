@@ -133,6 +133,7 @@ struct rp_plan {
   rp_layout layout;
   rp_plan_kernel *kernels;  /* by node */
   int64_t *workspace_bytes; /* by node */
+  double *seconds;          /* by node: what planning takes a RUN to cost */
   int32_t n_kernels;
   struct rp_view_data *view; /* plan/view.c, made when asked for */
   struct rp_front *front;    /* plan/front.c, made when asked for */
@@ -155,8 +156,5 @@ void rp_view_free(rp_plan *plan);
    leaves alone, so they are no link of a chain. */
 void rp_find_paths(const rp_graph *graph, bool *on_path);
 void rp_plan_front_free(rp_plan *plan);
-
-/* Seconds of a node by the backend's rates. */
-double rp_node_seconds(const rp_graph_node *node, const rp_backend *backend);
 
 #endif

@@ -115,7 +115,7 @@ rp_status rp_front_cut(rp_search *search, int64_t most) {
   int32_t each = (view->n_blocks + BLOCKS_MOST - 1) / BLOCKS_MOST;
   for (each = each > 0 ? each : 1;; each += 1 + each / 2) {
     status = rp_stretches_make(&search->stretches, search->plan,
-                               search->backend, each);
+                               each);
     if (status == RP_OK)
       status = affordable_slots(&search->stretches, ctx, most, &chain->slots,
                                 &chain->n_kinds);
@@ -159,7 +159,7 @@ static rp_status measure_loss(const rp_search *search, int64_t most) {
   rp_front_chain *chain = &search->front->chain;
   rp_stretches fine = {0};
   rp_status status =
-      rp_stretches_make(&fine, search->plan, search->backend, 1);
+      rp_stretches_make(&fine, search->plan, 1);
   solved coarse = {.stretches = search->stretches};
   int32_t last = 0;
   while (last < search->stretches.n - 1 &&
@@ -297,7 +297,6 @@ rp_status rp_front_offer_table(rp_search *search, int64_t most) {
   if (status == RP_OK && is_long) {
     rp_stretches_free(&search->stretches, search->plan->ctx);
     status = rp_stretches_make(&search->stretches, search->plan,
-                               search->backend,
                                (chain->n_blocks + COARSE - 1) / COARSE);
   }
   if (status == RP_OK && (is_long || chain->slots > SLOTS_LEAST))

@@ -106,6 +106,8 @@ local groups = {
   }},
   {'Checkpointing', {
     {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
+    {'profile', '<file>', any, 'seconds of this model\'s ops, for planning: '
+       .. 'written by a training run where there is no such file, read by the next'},
     {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
   }},
   {'To look at, without training', {
@@ -245,6 +247,13 @@ local function contradiction(options)
   if options.picture and not options.plan then
     return '--picture goes with --plan'
   end
+  if options.profile and options.fit then
+    return '--profile is of one size, and --fit tries others: leave one out'
+  end
+  if options.profile and (options.accumulate or 1) > 1 then
+    return '--profile is of one program a step, and --accumulate makes several: '
+      .. 'leave one out'
+  end
   for _, name in ipairs(stopping) do
     for _, output in ipairs {'log', 'trace'} do
       if options[name] and options[output] then
@@ -327,6 +336,7 @@ end
 ---@field trace? string
 ---@field detect_anomaly? boolean
 ---@field verify_replay? boolean
+---@field profile? string
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]

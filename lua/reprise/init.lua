@@ -13,6 +13,7 @@ local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
 local ops = require 'reprise.ops'
 local plan = require 'reprise.plan'
+local profile = require 'reprise.profile'
 local record = require 'reprise.ops.record'
 local run = require 'reprise.run'
 local safetensors = require 'reprise.io.safetensors'
@@ -39,6 +40,7 @@ rp.get_default_dtype = arguments.get_default_dtype
 rp.run = run.run
 rp.last_plan = run.last_plan
 rp.trace = trace
+rp.profile = profile
 rp.ckpt = ckpt
 rp.compare = compare.of
 rp.fit = fit
@@ -96,5 +98,8 @@ rp.nn = require 'reprise.nn'
 rp.optim = require 'reprise.optim'
 rp.data = require 'reprise.data'
 rp.measure_memory_savings = require 'reprise.savings'
+rp.calibrate = require 'reprise.calibrate'
+
+require('reprise.rates').load()
 
 return rp

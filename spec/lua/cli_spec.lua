@@ -83,6 +83,10 @@ describe('the command line', function()
       '--fit batch=much: much is no size: 16GiB, 300MiB, ...',
     ['--fit batch --ckpt sqrt'] = '--fit batch needs a size to fit into: '
       .. '--ckpt budget=16GiB, or --fit batch=16GiB with any --ckpt',
+    ['--fit batch=1GiB --profile x'] =
+      '--profile is of one size, and --fit tries others: leave one out',
+    ['--accumulate 2 --profile x'] = '--profile is of one program a step, and '
+      .. '--accumulate makes several: leave one out',
     ['--fit seq=1GiB --model mlp'] =
       '--fit seq goes with --model gpt, not with --model mlp',
     ['--plan --curve x'] = '--curve and --plan: one at a time',

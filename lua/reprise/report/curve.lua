@@ -10,7 +10,7 @@ local curve = {}
 
 --- Strategies that are shown where they match.
 curve.named = {'none', 'every=1', 'every=2', 'every=3', 'uniform=2',
-  'attention', 'ops', 'sqrt'}
+  'attention', 'ops', 'sqrt', 'greedy=50%'}
 
 ---@class reprise.Curve
 ---@field front reprise.FrontPoint[] least memory first

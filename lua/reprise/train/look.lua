@@ -23,6 +23,8 @@ function look.plan(opt, loss, spec)
   if ok then return plan end
   -- The message's own position and "[ckpt] spec: " say nothing new here.
   local reason = tostring(plan)
+  local profile = reason:match '%[profile%] (.*)$'
+  if profile then error('--profile ' .. profile, 0) end
   local _, start = reason:find('[ckpt] ' .. spec .. ': ', 1, true)
   error(('--ckpt %s: %s'):format(spec,
     start and reason:sub(start + 1) or reason), 0)
