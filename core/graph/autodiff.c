@@ -102,8 +102,8 @@ static rp_status sweep_open(sweep *s, rp_context *ctx, rp_tensor *const *y,
   return RP_OK;
 }
 
-/* sum + g; of bf16 and f32, f32 comes out. Where g's op can add to a sum in place, g itself, which nobody
-   else reads then, is never made. */
+/* sum + g; of bf16 and f32, f32 comes out. Where g's op can add to a sum in
+   place, g itself, which nobody else reads then, is never made. */
 static rp_tensor *sum_of(rp_tape *tape, rp_tensor *sum, rp_tensor *g) {
   const rp_node *made = g->node;
   const rp_op *adds = made->op->adds;

@@ -7,9 +7,8 @@
             both: loss:(...), 0 where ignored
 
    Labels are i32 or i64. Outputs are loss (rank 0) and lse:(...), f32 where
-   logits are bf16. Backward
-   reads logits, labels and lse: the probabilities are exp(logits - lse), one
-   pass, and dlogits is written over the logits. */
+   logits are bf16. Backward reads logits, labels and lse: the probabilities are
+   exp(logits - lse), one pass, and dlogits is written over the logits. */
 #include "graph/op.h"
 
 extern const rp_op rp_op_cross_entropy_grad;
