@@ -138,12 +138,15 @@ static rp_status prepare(const rp_kernel_args *args, void **state,
 static void forget(void *state) { (void)state; }
 
 /* Items differ in length where causal, and each has its own outputs: which
-   thread takes which does not show. */
+   thread takes which does not show. Runs of them, since neighbours read the
+   same keys. */
 static rp_status run(const rp_kernel_args *args, bool forward, bool packed) {
   const task t = task_of(args, forward, packed);
   if (t.items == 0) return RP_OK;
   const int threads = (int)(intptr_t)args->state;
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  const int64_t share = t.items / (8 * (int64_t)threads);
+  const int64_t chunk = share > 1 ? share : 1;
+#pragma omp parallel for schedule(dynamic, chunk) num_threads(threads)
   for (int64_t i = 0; i < t.items; i++)
     t.item(&t.a, i, (char *)args->workspace + omp_get_thread_num() * t.bytes);
   return RP_OK;

@@ -46,8 +46,7 @@ static void strip_open(const rp_attention *a, int64_t head, real *rows,
                                (const float *)(x->dy_rows + l * e), e)
             : (real)rp_dot_f64((const double *)(rows + l * e),
                                (const double *)(x->dy_rows + l * e), e);
-    /* A query that attends to nothing: exp(-inf - 0) is 0. */
-    x->lse[l] = l < x->valid && lse[l] > (real)-INFINITY ? lse[l] : 0;
+    x->lse[l] = l < x->valid ? lse[l] : 0;
   }
   memset(x->dq, 0, (size_t)(LANES * d) * sizeof(real));
 }
@@ -100,6 +99,19 @@ static void scatter(const rp_attention *a, int64_t n_strips,
     }
 }
 
+/* What the block from query i on reads, or the next head's first one. */
+static void expect_block(const rp_attention *a, int64_t head, int64_t i,
+                         ahead *next) {
+  if (i >= a->queries) {
+    if (++head == a->batch * a->heads) return;
+    i = 0;
+  }
+  expect(a, &a->q, head, i, BLOCK, a->queries, a->depth, next);
+  expect(a, &a->dout, head, i, BLOCK, a->queries, a->value_depth, next);
+  expect(a, &a->out, head, i, BLOCK, a->queries, a->value_depth, next);
+  expect_tile(a, head, 0, next);
+}
+
 static void backward(const rp_attention *a, int64_t head, void *scratch) {
   const int64_t d = padded(a->depth), e = padded(a->value_depth);
   const int64_t all_keys = round_up(a->keys, ROWS);
@@ -143,10 +155,9 @@ static void backward(const rp_attention *a, int64_t head, void *scratch) {
       const int64_t whole = round_up(tile, ROWS);
       read_rows(a, &a->k, head, j, tile, whole, a->depth, 1, keys);
       read_rows(a, &a->v, head, j, tile, whole, a->value_depth, 1, values);
-      const int64_t after = least(KEYS, limit - j - tile);
-      ahead next;
-      expect(a, &a->k, head, j + tile, after, a->depth, 0, &next);
-      expect(a, &a->v, head, j + tile, after, a->value_depth, 1, &next);
+      ahead next = {.n = 0};
+      if (j + KEYS < limit) expect_tile(a, head, j + KEYS, &next);
+      else expect_block(a, head, first + BLOCK, &next);
       for (int64_t t = 0; t < n_strips; t++) {
         backward_strip *x = &strips[t];
         const int64_t i = x->first;

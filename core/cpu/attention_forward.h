@@ -70,10 +70,20 @@ static void finish(const rp_attention *a, int64_t head, int64_t i, strip *x,
   transpose(x->sum_values, LANES, e, LANES, rows, e);
   write_rows(a, &a->out, head, i, n, a->value_depth, rows);
   real *lse = lse_at(a, head, i);
-  for (int64_t l = 0; l < n; l++)
-    lse[l] = x->top[l] + (sizeof(real) == 4
-                              ? (real)rp_log_f32((float)x->sum[l])
-                              : (real)rp_log_f64((double)x->sum[l]));
+  for (int64_t l = 0; l < n; l++) {
+    const real sum = x->sum[l];
+    const real log = sizeof(real) == 4 ? (real)rp_log_f32((float)sum)
+                                       : (real)rp_log_f64((double)sum);
+    lse[l] = sum == 0 ? 0 : x->top[l] + log;
+  }
+}
+
+static void expect_item(const rp_attention *a, int64_t item, ahead *next) {
+  const int64_t blocks = (a->queries + BLOCK - 1) / BLOCK;
+  if (item == forward_items(a)) return;
+  expect(a, &a->q, item / blocks, item % blocks * BLOCK, BLOCK, a->queries,
+         a->depth, next);
+  expect_tile(a, item / blocks, 0, next);
 }
 
 static void forward(const rp_attention *a, int64_t item, void *scratch) {
@@ -113,10 +123,9 @@ static void forward(const rp_attention *a, int64_t item, void *scratch) {
     const int64_t tile = least(KEYS, limit - j);
     read_rows(a, &a->k, head, j, tile, round_up(tile, ROWS), a->depth, 1, keys);
     read_rows(a, &a->v, head, j, tile, tile, a->value_depth, 1, values);
-    const int64_t after = least(KEYS, limit - j - tile);
-    ahead next;
-    expect(a, &a->k, head, j + tile, after, a->depth, 0, &next);
-    expect(a, &a->v, head, j + tile, after, a->value_depth, 1, &next);
+    ahead next = {.n = 0};
+    if (j + KEYS < limit) expect_tile(a, head, j + KEYS, &next);
+    else expect_item(a, item + 1, &next);
     for (int64_t t = 0; t < n_strips; t++) {
       strip *x = &strips[t];
       const int64_t i = first + t * LANES;

@@ -62,9 +62,9 @@ static inline int64_t random_bytes(const rp_attention *a) {
    the next tile reads is asked for line by line between this one's products:
    in one go there would be more misses than it can wait for at a time. */
 typedef struct ahead {
-  struct { const char *row; int64_t step, bytes, rows; } runs[2];
+  struct { const char *row; int64_t step, bytes, rows; } runs[5];
   int64_t line;
-  int run;
+  int run, n;
 } ahead;
 
 static inline int64_t offset_of(const rp_attention_array *x, int64_t b,
@@ -72,33 +72,34 @@ static inline int64_t offset_of(const rp_attention_array *x, int64_t b,
   return b * x->b + h * x->h + t * x->t;
 }
 
+/* Rows t .. t + n - 1, as far as there are any among `all`. */
 static void expect(const rp_attention *a, const rp_attention_array *x,
-                   int64_t head, int64_t t, int64_t n, int64_t width, int run,
-                   ahead *next) {
+                   int64_t head, int64_t t, int64_t n, int64_t all,
+                   int64_t width, ahead *next) {
   const int64_t size = a->dtype == RP_BF16 ? 2 : sizeof(real);
-  next->runs[run].row =
+  if (least(n, all - t) <= 0 || width == 0) return;
+  next->runs[next->n].row =
       (const char *)x->data +
       offset_of(x, head / a->heads, head % a->heads, t) * size;
-  next->runs[run].step = x->t * size;
-  next->runs[run].bytes = width * x->d * size;
-  next->runs[run].rows = most(0, n);
-  next->line = 0;
-  next->run = 0;
+  next->runs[next->n].step = x->t * size;
+  next->runs[next->n].bytes = width * x->d * size;
+  next->runs[next->n++].rows = least(n, all - t);
+}
+static void expect_tile(const rp_attention *a, int64_t head, int64_t j,
+                        ahead *next) {
+  expect(a, &a->k, head, j, KEYS, a->keys, a->depth, next);
+  expect(a, &a->v, head, j, KEYS, a->keys, a->value_depth, next);
 }
 
 /* Asks for some lines of what is expected. */
 static inline void fetch(ahead *next, int lines) {
-  for (; lines > 0 && next->run < 2; lines--) {
-    if (next->runs[next->run].rows == 0) {
-      next->run++;
-      continue;
-    }
+  for (; lines > 0 && next->run < next->n; lines--) {
     __builtin_prefetch(next->runs[next->run].row + next->line);
     next->line += 64;
     if (next->line < next->runs[next->run].bytes) continue;
     next->line = 0;
-    next->runs[next->run].rows--;
     next->runs[next->run].row += next->runs[next->run].step;
+    if (--next->runs[next->run].rows == 0) next->run++;
   }
 }
 
@@ -407,7 +408,7 @@ typedef struct keeping {
 } keeping;
 
 static keeping keeping_of(const rp_attention *a) {
-  if (a->p >= 1) return (keeping){UINT32_MAX, 0};
-  return (keeping){(uint32_t)ceil(a->p * 0x1p24) << 8,
-                   (real)(1 / (1 - a->p))};
+  const double from = ceil(a->p * 0x1p24);
+  if (from >= 0x1p24) return (keeping){UINT32_MAX, 0};
+  return (keeping){(uint32_t)from << 8, (real)(1 / (1 - a->p))};
 }

@@ -1,7 +1,7 @@
 /* Scaled dot-product attention, for each batch b and head h:
 
      s[i, j] = scale sum_d q[i, d] k[j, d]     where (i, j) attend, else -inf
-     w       = softmax(s) over j, a row that attends to nothing is zeros
+     w       = softmax(s) over j
      out[i]  = sum_j dropout(w)[i, j] v[j]      lse[i] = log sum_j exp s[i, j]
 
    attention(q, k, v, [mask]) {causal} {scale, p}
@@ -11,6 +11,8 @@
        -> out:(B, Tq, H, E), as an output projection reads it; lse:(B, H, Tq)
    packed_attention(qkv, [mask]) {causal} {scale, p}
      the same of q, k and v = qkv[:, :, 0..2], qkv:(B, T, 3, H, D)
+
+   Where a query attends to nothing out and lse are 0.
 
    In bf16 all is computed in f32, out is rounded once and lse is f32.
 

@@ -501,8 +501,8 @@ def softmax_cases():
 
 
 def attend(q, k, v, mask, causal, scale):
-    """out and lse with the heads behind the positions, and the weights; a
-    row that attends to nothing is zeros, its lse -inf."""
+    """out with the heads behind the positions, and lse; both are 0 where a
+    row attends to nothing."""
     scores = q @ k.transpose(-2, -1) * scale
     tq, tk = scores.shape[-2:]
     allowed = torch.ones(scores.shape, dtype=torch.bool)
@@ -513,6 +513,7 @@ def attend(q, k, v, mask, causal, scale):
         allowed &= j <= i + (tk - tq)
     w = attention_softmax(q @ k.transpose(-2, -1), mask, causal, scale)
     lse = scores.masked_fill(~allowed, -math.inf).logsumexp(-1)
+    lse = torch.where(allowed.any(-1), lse, torch.zeros((), dtype=lse.dtype))
     return (w @ v).transpose(1, 2), lse
 
 

@@ -165,6 +165,20 @@ describe('attention', function()
     check('packed_attention', 2, {{2, 33, 3, 2, 16}}, {1}, {0.5, 0.25})
   end)
 
+  it('is finite where nothing is attended to', function()
+    local q, k = random({1, 1, 3, 4}, 'f32'), random({1, 1, 5, 4}, 'f32')
+    local mask = rp.tensor({0, 1, 0}):reshape(3, 1):gt(0)
+    local y = rp.scaled_dot_product_attention(q, k, k, {mask = mask})
+    local dq = rp.grad((y * y):sum(), {q})[1]
+    assert.same({0, 0, 0, 0}, y:totable()[1][1][1])
+    assert.same({0, 0, 0, 0}, dq:totable()[1][1][3])
+    assert.is_true(y:abs():max():item() > 0)
+    local node = raw.record('attention', {q.ptr, k.ptr, k.ptr, mask.ptr}, {0}, {0.5, 0})
+    local lse = raw.read(raw.output(node, 1))
+    assert.equal(0, lse[1])
+    assert.equal(0, lse[3])
+  end)
+
   it('broadcasts heads, and takes fewer dims', function()
     local q, k = random({2, 3, 6, 4}, 'f64'), random({2, 1, 8, 4}, 'f64')
     local v = random({8, 5}, 'f64')
@@ -273,12 +287,14 @@ describe("attention's dropout", function()
     end
   end)
 
-  it('is zero where p is 1', function()
+  it('is zero where p is 1, or as near as a word can tell', function()
     local q = random({1, 2, 9, 4}, 'f32')
-    local y = rp.scaled_dot_product_attention(q, q, q, {dropout_p = 1})
-    local dq = rp.grad(y:sum(), {q})[1]
-    assert.equal(0, y:abs():max():item())
-    assert.equal(0, dq:abs():max():item())
+    for _, p in ipairs {1, 1 - 1e-9} do
+      local y = rp.scaled_dot_product_attention(q, q, q, {dropout_p = p})
+      local dq = rp.grad(y:sum(), {q})[1]
+      assert.equal(0, y:abs():max():item())
+      assert.equal(0, dq:abs():max():item())
+    end
   end)
 
   it('is drawn anew by each call, and again by a replay', function()

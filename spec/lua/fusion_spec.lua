@@ -86,7 +86,8 @@ describe('fusion', function()
   local shapes = {{7}, {5, 3}, {64, 129}, {3, 1, 50, 33}, {9000}, {2, 5000}, {1, 1}, {0, 4}}
   for _, dtype in ipairs {'f32', 'f64'} do
     for s, shape in ipairs(shapes) do
-      it(('changes no bit of random chains, %s %s'):format(table.concat(shape, 'x'), dtype), function()
+      local name = table.concat(shape, 'x') .. ' ' .. dtype
+      it('changes no bit of random chains, ' .. name, function()
         local some = false
         for length = 2, 12 do
           local seed = 1000 * s + length

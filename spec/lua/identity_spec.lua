@@ -6,15 +6,15 @@ local raw = require 'spec.support.raw'
 local models = require 'spec.support.models'
 local run = require 'spec.support.run'
 
--- A strategy file of a user's own: every other forward node of the first half
--- is a segment's, with one node kept.
+-- A strategy file of a user's own: the first half of the forward nodes
+-- is a segment, with one node kept.
 local FILE = os.tmpname() .. '.lua'
 
 local function write_strategy()
   local file = assert(io.open(FILE, 'w'))
   file:write [[
     return function(graph)
-      local half = math.floor(#graph.nodes / 4)
+      local half = math.floor(graph.n_forward / 2)
       local first, last = 2, math.max(2, half)
       return {{first = first, last = last, keep = {first}}}
     end
