@@ -109,15 +109,17 @@ class Trainer:
             [{"params": matrices, "weight_decay": 0.1},
              {"params": vectors, "weight_decay": 0.0}],
             lr=1e-3, betas=(0.9, 0.95))
+        self.mixed = o.get("dtype") == "bf16"
         shape = (o["batch"], o["seq"])
         self.inputs = torch.randint(0, o["vocabulary"], shape)
         self.labels = torch.randint(0, o["vocabulary"], shape)
 
     def step(self):
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.model(self.inputs)
-        loss = F.cross_entropy(logits.view(-1, logits.shape[-1]),
-                               self.labels.view(-1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+            logits = self.model(self.inputs)
+            loss = F.cross_entropy(logits.view(-1, logits.shape[-1]),
+                                   self.labels.view(-1))
         loss.backward()
         self.optimizer.step()
         return loss.item()

@@ -4,15 +4,17 @@
 --
 --     luajit bench/shares.lua [--model gpt|mlp|resnet] [--ckpt none]
 --                             [--dropout 0.1] [--steps 5] [--threads 2]
+--                             [--dtype bf16]
 
 local measure = dofile(((arg[0]:match '^(.*/)') or './') .. 'measure.lua')
 local rp = require 'reprise'
 local nn = rp.nn
 
 local o = measure.options {model = 'gpt', ckpt = 'none', dropout = 0.1, steps = 5,
-                           threads = 2, most = 16}
+                           dtype = 'f32', threads = 2, most = 16}
 rp.set_num_threads(o.threads)
 rp.manual_seed(1)
+rp.autocast(o.dtype == 'bf16' and 'bf16')
 
 --- Each gives the model's parameters and a function that records its loss.
 local works = {}

@@ -85,6 +85,11 @@ void rp_set_num_threads(rp_context *ctx, int threads);
 int rp_num_threads(const rp_context *ctx);
 /* Whether new nodes record gradients; returns the previous setting. */
 bool rp_grad_enable(rp_context *ctx, bool on);
+/* Mixed precision, as torch.autocast(bfloat16): what rp_record records from
+   here on multiplies in bf16 (accumulating in f32), with casts recorded where
+   an input is f32; elementwise ops go on in the dtype they are given, and
+   what is sensitive to rounding takes f32. Returns the previous setting. */
+bool rp_autocast(rp_context *ctx, bool on);
 
 /* Whether programs planned from here on fuse elementwise ops (on at first);
    returns the previous setting. Values are the same, to the last bit. A program

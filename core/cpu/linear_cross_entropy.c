@@ -3,16 +3,19 @@
 
    The forward op and the gradient op share their chunks, products and row
    sums, so the loss has the same bits whichever of them makes it. Chunks are
-   taken in order and depend on shapes alone; dw is added to in that order. */
+   taken in order and depend on shapes alone; dw is added to in that order.
+
+   bf16 factors give f32 logits, and f32 dlogits that are rounded into an array
+   of their own for the products. */
 #include <cblas.h>
 #include <limits.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "base/status.h"
-#include "cpu/dnnl.h"
 #include "cpu/indices.h"
 #include "cpu/lanes.h"
+#include "cpu/mixed_product.h"
 #include "cpu/parallel.h"
 #include "graph/op.h"
 
@@ -31,7 +34,9 @@ extern const rp_op rp_op_linear_cross_entropy, rp_op_linear_cross_entropy_grad;
 typedef struct problem {
   int64_t rows, width, classes;
   int64_t chunk; /* rows of a chunk; the last one may have fewer */
-  size_t size;   /* of an element */
+  size_t size;   /* of a logit and of what is made */
+  size_t x_size; /* of an element of x and w */
+  bool narrow;   /* those are bf16 */
   int64_t ignored;
   bool mean, has_bias;
   const rp_array *dx, *dw, *dbias; /* NULL where not wanted */
@@ -58,7 +63,9 @@ static problem problem_of(const rp_kernel_args *args, bool with_gradient) {
   problem p = {
       .rows = rp_type_count(&args->in[LABELS].type),
       .width = w->dims[1], .classes = w->dims[0],
-      .size = rp_dtype_size((rp_dtype)x->dtype),
+      .size = x->dtype == RP_F64 ? sizeof(double) : sizeof(float),
+      .x_size = rp_dtype_size((rp_dtype)x->dtype),
+      .narrow = x->dtype == RP_BF16,
       .ignored = args->n_ints > from ? args->ints[from] : IGNORE_NOTHING,
       .mean = args->n_ints < from + 2 || args->ints[from + 1] == MEAN,
       .has_bias = args->n_in > BIAS,
@@ -82,36 +89,54 @@ static bool makes_dlogits(const problem *p) {
    dw:(V, C) = or += dlogits^T x. */
 typedef enum role { LOGITS, DX, DW_FIRST, DW_NEXT, ROLES } role;
 
-/* f32: for whole chunks [0] and for a shorter last one [1]; NULL where the
+/* f32 and bf16: for whole chunks [0] and for a shorter last one [1]; NULL where the
    problem has no such product. */
 typedef struct products {
   rp_context *ctx;
-  rp_dnnl_product *of[2][ROLES];
+  rp_mixed_product *of[2][ROLES];
 } products;
 
-static rp_array matrix(int64_t rows, int64_t columns, bool transposed) {
-  const rp_array as_stored = {.type = {RP_F32, 2, {rows, columns}},
-                              .strides = {columns, 1}};
-  const rp_array turned = {.type = {RP_F32, 2, {columns, rows}},
-                           .strides = {1, columns}};
-  return transposed ? turned : as_stored;
+static rp_array matrix(const void *data, int64_t rows, int64_t columns,
+                       bool narrow) {
+  return (rp_array){.data = (void *)data,
+                    .type = {narrow ? RP_BF16 : RP_F32, 2, {rows, columns}},
+                    .strides = {columns, 1}};
 }
 
-static rp_dnnl_product *product_new(rp_context *ctx, const problem *p,
-                                    const rp_array *bias, role role,
-                                    int64_t n, int64_t *bytes) {
-  const rp_array x = matrix(n, p->width, false);
-  const rp_array w = matrix(p->classes, p->width, false);
-  const rp_array logits = matrix(n, p->classes, false);
-  const rp_array w_t = matrix(p->classes, p->width, true);
-  const rp_array logits_t = matrix(n, p->classes, true);
+static rp_array transposed(rp_array x) {
+  return (rp_array){.data = x.data,
+                    .type = {x.type.dtype, 2, {x.type.dims[1],
+                                               x.type.dims[0]}},
+                    .strides = {1, x.type.dims[1]}};
+}
+
+/* Where a chunk is, and what its products read and write. */
+typedef struct chunk {
+  int64_t first, n;
+  const char *x, *w;
+  const void *bias;
+  char *logits, *dlogits, *dx, *dw; /* dlogits: as the products read them */
+  void *scratch;
+} chunk;
+
+/* y = or += a b. */
+typedef struct factors {
+  rp_array a, b, y;
+} factors;
+
+static factors factors_of(const problem *p, const chunk *c, role role) {
+  const bool narrow = p->narrow;
+  const rp_array x = matrix(c->x, c->n, p->width, narrow);
+  const rp_array w = matrix(c->w, p->classes, p->width, narrow);
+  const rp_array logits = matrix(c->logits, c->n, p->classes, false);
+  const rp_array dlogits = matrix(c->dlogits, c->n, p->classes, narrow);
   switch (role) {
-    case LOGITS:
-      return rp_dnnl_product_new(ctx, &x, &w_t, bias, &logits, bytes);
-    case DX: return rp_dnnl_product_new(ctx, &logits, &w, NULL, &x, bytes);
-    case DW_FIRST:
-      return rp_dnnl_product_new(ctx, &logits_t, &x, NULL, &w, bytes);
-    default: return rp_dnnl_product_new_adding(ctx, &logits_t, &x, &w, bytes);
+    case LOGITS: return (factors){x, transposed(w), logits};
+    case DX:
+      return (factors){dlogits, w, matrix(c->dx, c->n, p->width, false)};
+    default:
+      return (factors){transposed(dlogits), x,
+                       matrix(c->dw, p->classes, p->width, false)};
   }
 }
 
@@ -120,7 +145,7 @@ static void destroy(void *state) {
   if (all == NULL) return;
   for (int i = 0; i < 2; i++)
     for (int role = 0; role < ROLES; role++)
-      rp_dnnl_product_free(all->of[i][role]);
+      rp_mixed_product_free(all->of[i][role]);
   rp_free(all->ctx, all, sizeof *all);
 }
 
@@ -137,23 +162,17 @@ static rp_status products_make(products *all, const problem *p,
     for (int role = 0; role < ROLES; role++) {
       int64_t scratch = 0;
       if (!needed[role]) continue;
-      all->of[i][role] =
-          product_new(all->ctx, p, bias, (enum role)role, sizes[i], &scratch);
+      const chunk c = {.n = sizes[i]};
+      const factors f = factors_of(p, &c, (enum role)role);
+      all->of[i][role] = rp_mixed_product_new(
+          all->ctx, &f.a, &f.b, role == LOGITS ? bias : NULL, &f.y,
+          role == DW_NEXT, &scratch);
       if (all->of[i][role] == NULL) return rp_last_status(all->ctx);
       if (scratch > *bytes) *bytes = scratch;
     }
   }
   return RP_OK;
 }
-
-/* Where a chunk is, and what its products read and write. */
-typedef struct chunk {
-  int64_t first, n;
-  const char *x, *w;
-  const void *bias;
-  char *logits, *dx, *dw;
-  void *scratch;
-} chunk;
 
 static void multiply_f64(const problem *p, const chunk *c, role role) {
   const double *x = (const double *)c->x, *w = (const double *)c->w;
@@ -187,12 +206,11 @@ static rp_status multiply(const rp_kernel_args *args, const problem *p,
     return RP_OK;
   }
   const products *all = args->state;
-  rp_dnnl_product *product = all->of[c->n == p->chunk ? 0 : 1][role];
-  const void *a = role == LOGITS ? c->x : c->logits;
-  const void *b = role == LOGITS || role == DX ? c->w : c->x;
-  void *y = role == LOGITS ? c->logits : role == DX ? c->dx : c->dw;
-  return rp_dnnl_product_run(product, args->ctx, a, b,
-                             role == LOGITS ? c->bias : NULL, y, c->scratch);
+  const factors f = factors_of(p, c, role);
+  const rp_array *bias =
+      role == LOGITS && p->has_bias ? &args->in[BIAS] : NULL;
+  return rp_mixed_product_run(all->of[c->n == p->chunk ? 0 : 1][role],
+                              args->ctx, &f.a, &f.b, bias, &f.y, c->scratch);
 }
 
 /* ---- rows ----------------------------------------------------------------- */
@@ -269,6 +287,16 @@ static void make_rows(const rp_kernel_args *args, const problem *p,
   }
 }
 
+/* dlogits for the products. */
+static void round_rows(const problem *p, const chunk *c) {
+  const float *from = (const float *)c->logits;
+  uint16_t *to = (uint16_t *)c->dlogits;
+  const int64_t n = p->classes;
+#pragma omp parallel for schedule(static) if (rp_worth(c->n * n))
+  for (int64_t i = 0; i < c->n; i++)
+    rp_bf16_round(to + i * n, from + i * n, n);
+}
+
 /* dbias = or += the sum of dlogits over the chunk's rows: a strip of columns
    a time, in f64 over the chunk. */
 static void add_bias(const problem *p, const chunk *c) {
@@ -301,9 +329,14 @@ static void add_bias(const problem *p, const chunk *c) {
 
 /* ---- running -------------------------------------------------------------- */
 
-/* The workspace: a chunk of logits, its rows' losses, the products' scratch. */
+/* The workspace: a chunk of logits, of dlogits where they are rounded, its
+   rows' losses, the products' scratch. */
 static int64_t logits_bytes(const problem *p) {
   return rp_align(p->chunk * p->classes * (int64_t)p->size);
+}
+static int64_t dlogits_bytes(const problem *p) {
+  return p->narrow && (p->dx || p->dw)
+             ? rp_align(p->chunk * p->classes * (int64_t)p->x_size) : 0;
 }
 static int64_t losses_bytes(const problem *p) {
   return rp_align(p->chunk * (int64_t)sizeof(double));
@@ -316,6 +349,7 @@ static rp_status run_chunk(const rp_kernel_args *args, const problem *p,
   if (status != RP_OK) return status;
   make_rows(args, p, c, share, losses);
   if (p->dbias) add_bias(p, c);
+  if (p->narrow && (p->dx || p->dw)) round_rows(p, c);
   if (p->dw) status = multiply(args, p, c, c->first ? DW_NEXT : DW_FIRST);
   if (p->dx && status == RP_OK) status = multiply(args, p, c, DX);
   return status;
@@ -330,8 +364,11 @@ static rp_status run_all(const rp_kernel_args *args, const problem *p) {
     count += rp_index_at(&args->in[LABELS], i) != p->ignored;
   const double share = p->mean ? 1 / (double)count : 1;
   double *losses =
-      (double *)((char *)args->workspace + logits_bytes(p));
+      (double *)((char *)args->workspace + logits_bytes(p) +
+                 dlogits_bytes(p));
   chunk c = {.w = args->in[W].data, .logits = args->workspace,
+             .dlogits = (char *)args->workspace +
+                        (p->narrow ? logits_bytes(p) : 0),
              .bias = p->has_bias ? args->in[BIAS].data : NULL,
              .dw = p->dw ? p->dw->data : NULL,
              .scratch = (char *)losses + losses_bytes(p)};
@@ -342,10 +379,10 @@ static rp_status run_all(const rp_kernel_args *args, const problem *p) {
   }
   double loss = 0;
   for (; c.first < p->rows && status == RP_OK; c.first += p->chunk) {
-    const size_t at = (size_t)(c.first * p->width) * p->size;
+    const size_t at = (size_t)(c.first * p->width);
     c.n = p->rows - c.first < p->chunk ? p->rows - c.first : p->chunk;
-    c.x = (const char *)args->in[X].data + at;
-    c.dx = p->dx ? (char *)p->dx->data + at : NULL;
+    c.x = (const char *)args->in[X].data + at * p->x_size;
+    c.dx = p->dx ? (char *)p->dx->data + at * p->size : NULL;
     status = run_chunk(args, p, &c, makes_dlogits(p) ? &share : NULL, losses);
     for (int64_t i = 0; i < c.n && status == RP_OK; i++) loss += losses[i];
   }
@@ -376,7 +413,8 @@ static rp_status prepare(const rp_kernel_args *args, const problem *p,
     if (status == RP_OK) *state = all;
     else destroy(all);
   }
-  *workspace_bytes = logits_bytes(p) + losses_bytes(p) + scratch;
+  *workspace_bytes =
+      logits_bytes(p) + dlogits_bytes(p) + losses_bytes(p) + scratch;
   return status;
 }
 
@@ -406,6 +444,10 @@ static const rp_kernel rows[] = {
     {&rp_op_linear_cross_entropy, RP_F32, forward_run, forward_prepare,
      destroy},
     {&rp_op_linear_cross_entropy, RP_F64, forward_run, forward_prepare,
+     destroy},
+    {&rp_op_linear_cross_entropy, RP_BF16, forward_run, forward_prepare,
+     destroy},
+    {&rp_op_linear_cross_entropy_grad, RP_BF16, grad_run, grad_prepare,
      destroy},
     {&rp_op_linear_cross_entropy_grad, RP_F32, grad_run, grad_prepare,
      destroy},

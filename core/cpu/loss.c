@@ -41,12 +41,26 @@ static double lse_f64(const double *x, int64_t n) {
   return top + rp_log_f64(rp_sum_exp_f64(x, n, top));
 }
 
+/* As lse_f32 of the widened row, a block of it at a time. */
+static double lse_bf16(const uint16_t *x, int64_t n) {
+  const float top = (float)rp_fold_bf16(RP_FOLD_TOP, x, n, 0);
+  float wide[RP_LANE_BLOCK];
+  double total = 0;
+  for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
+    const int64_t m = n - at < RP_LANE_BLOCK ? n - at : RP_LANE_BLOCK;
+    rp_bf16_widen(wide, x + at, 1, m);
+    total += rp_sum_exp_f32(wide, m, top);
+  }
+  return top + rp_log_f64(total);
+}
+
 static rp_status cross_entropy(const rp_kernel_args *args) {
   const problem p = problem_of(args, &args->in[0].type);
   const rp_status status =
       rp_indices_check(args, 1, p.classes, &p.ignored, "label");
   if (status != RP_OK) return status;
   const bool wide = args->in[0].type.dtype == RP_F64;
+  const bool narrow = args->in[0].type.dtype == RP_BF16;
   double *losses = args->workspace;
 #pragma omp parallel for schedule(static) if (rp_worth(p.rows * p.classes))
   for (int64_t i = 0; i < p.rows; i++) {
@@ -57,6 +71,11 @@ static rp_status cross_entropy(const rp_kernel_args *args) {
       const double lse = lse_f64(x, p.classes);
       ((double *)args->out[1].data)[i] = lse;
       losses[i] = counts ? lse - x[label] : 0;
+    } else if (narrow) {
+      const uint16_t *x = (const uint16_t *)args->in[0].data + from;
+      const double lse = lse_bf16(x, p.classes);
+      ((float *)args->out[1].data)[i] = (float)lse;
+      losses[i] = counts ? lse - rp_bf16_to_f32(x[label]) : 0;
     } else {
       const float *x = (const float *)args->in[0].data + from;
       const double lse = lse_f32(x, p.classes);
@@ -101,6 +120,21 @@ static void grad_row_f64(const double *x, double *dx, int64_t n, double lse,
   dx[label] = (at_label - 1) * share;
 }
 
+static void grad_row_bf16(const uint16_t *x, uint16_t *dx, int64_t n,
+                          float lse, float share, int64_t label) {
+  enum { PIECE = 512 };
+  float wide[PIECE];
+  const float at_label = rp_exp_down_f32(rp_bf16_to_f32(x[label]) - lse);
+  for (int64_t at = 0; at < n; at += PIECE) {
+    const int64_t m = n - at < PIECE ? n - at : PIECE;
+    rp_bf16_widen(wide, x + at, 1, m);
+    for (int64_t j = 0; j < m; j++)
+      wide[j] = rp_exp_down_f32(wide[j] - lse) * share;
+    rp_bf16_round(dx + at, wide, m);
+  }
+  dx[label] = rp_f32_to_bf16((at_label - 1) * share);
+}
+
 /* What row i of the loss's gradient is; one number unless reduction is none.
  */
 static double dloss_at(const rp_array *dloss, const problem *p, int64_t i) {
@@ -117,6 +151,7 @@ static rp_status cross_entropy_grad(const rp_kernel_args *args) {
       rp_indices_check(args, 2, p.classes, &p.ignored, "label");
   if (status != RP_OK) return status;
   const bool wide = args->in[1].type.dtype == RP_F64;
+  const bool narrow = args->in[1].type.dtype == RP_BF16;
   int64_t count = p.mean ? 0 : 1;
   for (int64_t i = 0; p.mean && i < p.rows; i++)
     count += rp_index_at(labels, i) != p.ignored;
@@ -132,6 +167,13 @@ static rp_status cross_entropy_grad(const rp_kernel_args *args) {
         grad_row_f64(x, dx, p.classes, ((double *)args->in[3].data)[i], share,
                      label);
       else for (int64_t j = 0; j < p.classes; j++) dx[j] = 0;
+    } else if (narrow) {
+      const uint16_t *x = (const uint16_t *)args->in[1].data + from;
+      uint16_t *dx = (uint16_t *)args->out[0].data + from;
+      if (counts)
+        grad_row_bf16(x, dx, p.classes, ((float *)args->in[3].data)[i],
+                      (float)share, label);
+      else for (int64_t j = 0; j < p.classes; j++) dx[j] = 0;
     } else {
       const float *x = (const float *)args->in[1].data + from;
       float *dx = (float *)args->out[0].data + from;
@@ -146,10 +188,12 @@ static rp_status cross_entropy_grad(const rp_kernel_args *args) {
 
 extern const rp_op rp_op_cross_entropy, rp_op_cross_entropy_grad;
 
-/* The gradient's dtype is that of its first input, dloss. */
+/* The gradient's dtype is that of its first input, dloss: f32 where logits
+   are bf16. */
 static const rp_kernel rows[] = {
     {&rp_op_cross_entropy, RP_F32, cross_entropy, prepare, NULL},
     {&rp_op_cross_entropy, RP_F64, cross_entropy, prepare, NULL},
+    {&rp_op_cross_entropy, RP_BF16, cross_entropy, prepare, NULL},
     {&rp_op_cross_entropy_grad, RP_F32, cross_entropy_grad, NULL, NULL},
     {&rp_op_cross_entropy_grad, RP_F64, cross_entropy_grad, NULL, NULL},
 };

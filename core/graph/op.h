@@ -35,7 +35,13 @@ enum {
   RP_LEAF = 1 << 8,
   /* Effects: may have one input more than `inputs`, a bool of rank 0 (the
      guard): where it is false nothing is written. */
-  RP_GUARDABLE = 1 << 9
+  RP_GUARDABLE = 1 << 9,
+  /* The gradient rule takes dy in f32 where the output is bf16. Others get it
+     rounded first. */
+  RP_WIDE_GRAD = 1 << 10,
+  /* Takes f32 inputs beside bf16 ones as they are (elementwise ops do too:
+     the result is then f32). */
+  RP_MIXED = 1 << 11
 };
 
 typedef struct rp_cost {
@@ -63,6 +69,8 @@ struct rp_op {
   uint32_t in_place;
   /* Effects: bit i: input i is a leaf that this node writes. */
   uint32_t writes;
+  /* Products: bit i: input i is taken in bf16 under rp_autocast. */
+  uint32_t narrow;
 
   /* Fills out[0..outputs-1] from the inputs' types and the attributes.
      Says RP_SHAPE, RP_DTYPE or RP_VALUE through rp_fail. */
@@ -78,7 +86,8 @@ struct rp_op {
   bool (*accepts)(const rp_node *node, int input);
 
   /* dx[i] for each input i that rp_tape_needs; dy[k] is NULL where output k
-     gets no gradient. Emits nodes through the tape; NULL results travel. */
+     gets no gradient. Emits nodes through the tape; NULL results travel. dx
+     may be f32 for a bf16 input: it is not rounded before it must be. */
   void (*grad)(rp_tape *tape, const rp_node *node, rp_tensor *const *dy,
                rp_tensor **dx);
 
@@ -151,7 +160,8 @@ extern const rp_op rp_op_fused;
 
 /* Shape rules that many records share. */
 rp_status rp_type_like_first(const rp_node *node, rp_type *out);
-/* All inputs broadcast against each other, one dtype; RP_SHAPE, RP_DTYPE. */
+/* All inputs broadcast against each other. One dtype, but that bf16 and f32
+   give f32; numbers do not count there. RP_SHAPE, RP_DTYPE. */
 rp_status rp_type_broadcast(const rp_node *node, rp_type *out);
 rp_cost rp_cost_elementwise(const rp_node *node);
 /* rp_fail with "[op] " in front, for use in rules. */

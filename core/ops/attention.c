@@ -257,9 +257,19 @@ static rp_tensor *dropped(rp_tape *tape, const rp_node *node, rp_tensor *w) {
   return more ? rp_narrow(tape, w, 3, 0, keys) : w;
 }
 
+/* bf16 as f32, which the kernels compute in and the softmax alone takes. */
+static rp_tensor *wide(rp_tape *tape, rp_tensor *x) {
+  return x && x->type.dtype == RP_BF16 ? rp_cast(tape, x, RP_F32) : x;
+}
+static parts wide_parts(rp_tape *tape, parts x) {
+  return (parts){wide(tape, x.q), wide(tape, x.k), wide(tape, x.v), x.mask};
+}
+
 /* d[0..2] of q, k and v, (B, H, T, D) each, from dout:(B, Tq, H, E). */
 static void gradients_of(rp_tape *tape, const rp_node *node, parts x,
                          rp_tensor *dout, rp_tensor **d) {
+  x = wide_parts(tape, x);
+  dout = wide(tape, dout);
   rp_tensor *w = weights_of(tape, node, x);
   rp_tensor *dy = swap(tape, dout);
   d[2] = rp_matmul(tape, across(tape, dropped(tape, node, w)), dy);
@@ -277,7 +287,7 @@ static void gradients_of(rp_tape *tape, const rp_node *node, parts x,
 static void through_lse(rp_tape *tape, const rp_node *node, parts x,
                         rp_tensor *dlse, rp_tensor **d) {
   if (dlse == NULL) return;
-  dlse = rp_cast(tape, dlse, (rp_dtype)x.q->type.dtype);
+  x = wide_parts(tape, x);
   rp_type column = dlse->type;
   column.rank = 4;
   column.dims[3] = 1;
@@ -311,6 +321,7 @@ static void attention_grad(rp_tape *tape, const rp_node *node,
 const rp_op rp_op_attention = {
     .name = "attention", .inputs = 3, .outputs = 2,
     .flags = RP_RANDOM | RP_VARIADIC | RP_STRIDED | RP_COSTLY,
+    .narrow = 1 | 2 | 4,
     .type = attention_type, .grad = attention_grad, .cost = attention_cost,
 };
 
@@ -354,7 +365,7 @@ static void packed_grad(rp_tape *tape, const rp_node *node,
     const parts x = packed_parts(tape, node, 0, 1);
     rp_tensor *d[3] = {NULL, NULL, NULL};
     through_lse(tape, node, x, dy[1], d);
-    d[2] = x.v ? rp_full_like(tape, &x.v->type, 0) : NULL;
+    d[2] = d[0] ? rp_full_like(tape, &d[0]->type, 0) : NULL;
     rp_tensor *g = pack(tape, &qkv->type, d);
     dx[0] = dx[0] ? rp_add(tape, dx[0], g) : g;
   }
@@ -363,6 +374,7 @@ static void packed_grad(rp_tape *tape, const rp_node *node,
 const rp_op rp_op_packed_attention = {
     .name = "packed_attention", .inputs = 1, .outputs = 2,
     .flags = RP_RANDOM | RP_VARIADIC | RP_STRIDED | RP_COSTLY,
+    .narrow = 1,
     .type = packed_type, .grad = packed_grad, .cost = packed_cost,
 };
 

@@ -17,6 +17,9 @@
    into it is one factor, which multiplies dx and dw afterwards (and is 1
    where the loss is what backward starts from).
 
+   Where x and w are bf16 a bias is f32, and so are the logits, the loss and
+   the gradients; dlogits are rounded for the products.
+
    The forward op is what is recorded, and alone it runs where only the loss
    is wanted. Where a program wants both, the gradient op runs in its place
    (record.makes). */
@@ -34,6 +37,17 @@ static rp_type leading(const rp_type *x) {
   return n;
 }
 
+/* Of bias, loss and gradients. */
+static int32_t wide_dtype(const rp_type *x) {
+  return x->dtype == RP_BF16 ? RP_F32 : x->dtype;
+}
+
+static rp_type widened(const rp_type *x) {
+  rp_type wide = *x;
+  wide.dtype = wide_dtype(x);
+  return wide;
+}
+
 static rp_status check_factors(const rp_node *node) {
   const rp_type *x = rp_in(node, X), *w = rp_in(node, W);
   char a[RP_DIMS_TEXT], b[RP_DIMS_TEXT];
@@ -49,8 +63,8 @@ static rp_status check_factors(const rp_node *node) {
                         (long long)w->dims[1]);
   const rp_type *bias = node->n_inputs > BIAS ? rp_in(node, BIAS) : NULL;
   const rp_type *odd = w->dtype != x->dtype                ? w
-                       : bias && bias->dtype != x->dtype ? bias
-                                                           : NULL;
+                       : bias && bias->dtype != wide_dtype(x) ? bias
+                                                              : NULL;
   if (odd)
     return rp_node_fail(node, RP_DTYPE,
                         "%s and %s differ; cast one with :to'%s'",
@@ -90,7 +104,7 @@ static rp_status check(const rp_node *node, int64_t reduction) {
 static rp_status forward_type(const rp_node *node, rp_type *out) {
   const rp_status status = check(node, rp_int(node, 1, MEAN));
   if (status == RP_OK)
-    *out = rp_type_scalar((rp_dtype)rp_in(node, X)->dtype);
+    *out = rp_type_scalar((rp_dtype)wide_dtype(rp_in(node, X)));
   return status;
 }
 
@@ -154,7 +168,8 @@ static rp_tensor *logits_of(rp_tape *tape, const rp_node *node) {
   rp_tensor *in[3] = {rp_input(node, X), rp_input(node, W)};
   const bool has_bias = node->n_inputs > BIAS;
   if (has_bias) in[2] = rp_input(node, BIAS);
-  return rp_emit(tape, rp_op_find("linear"), in, has_bias ? 3 : 2, NULL, 0,
+  const int64_t dtype = wide_dtype(rp_in(node, X));
+  return rp_emit(tape, rp_op_find("linear"), in, has_bias ? 3 : 2, &dtype, 1,
                  NULL, 0);
 }
 
@@ -173,7 +188,7 @@ static void forward_decompose(rp_tape *tape, const rp_node *node,
 
 const rp_op rp_op_linear_cross_entropy = {
     .name = "linear_cross_entropy", .inputs = 3, .outputs = 1,
-    .flags = RP_VARIADIC | RP_COSTLY,
+    .flags = RP_VARIADIC | RP_COSTLY | RP_MIXED, .narrow = 1 << X | 1 << W,
     .type = forward_type, .grad = forward_grad,
     .decompose = forward_decompose, .cost = forward_cost,
     .ranges = forward_ranges,
@@ -191,9 +206,9 @@ static rp_status grad_type(const rp_node *node, rp_type *out) {
                         "each of x, weight and bias, and an output for each "
                         "bit after the loss", (long long)wants,
                         (int)node->n_outputs);
-  *out++ = rp_type_scalar((rp_dtype)rp_in(node, X)->dtype);
-  if (wants & WANTS_X) *out++ = *rp_in(node, X);
-  if (wants & WANTS_W) *out++ = *rp_in(node, W);
+  *out++ = rp_type_scalar((rp_dtype)wide_dtype(rp_in(node, X)));
+  if (wants & WANTS_X) *out++ = widened(rp_in(node, X));
+  if (wants & WANTS_W) *out++ = widened(rp_in(node, W));
   if (wants & WANTS_BIAS) *out++ = *rp_in(node, BIAS);
   return RP_OK;
 }
@@ -205,6 +220,14 @@ static rp_tensor *as_rows(rp_tape *tape, rp_tensor *x, int64_t columns) {
   return rp_reshape(tape, x, &flat);
 }
 
+/* a b in f32 where they are bf16. */
+static rp_tensor *product(rp_tape *tape, rp_tensor *a, rp_tensor *b) {
+  if (a == NULL || b == NULL) return NULL;
+  rp_tensor *in[2] = {a, b};
+  const int64_t dtype = wide_dtype(&a->type);
+  return rp_emit(tape, rp_op_find("matmul"), in, 2, &dtype, 1, NULL, 0);
+}
+
 /* dlogits as cross_entropy's gradient has it, then linear's. */
 static void grad_decompose(rp_tape *tape, const rp_node *node,
                            rp_tensor **out) {
@@ -212,17 +235,18 @@ static void grad_decompose(rp_tape *tape, const rp_node *node,
   rp_tensor *x = rp_input(node, X), *w = rp_input(node, W);
   rp_tensor *logits = logits_of(tape, node);
   rp_tensor *loss = loss_of(tape, node, logits, node->ints + 1);
-  rp_tensor *in[4] = {rp_constant(tape, 1, x), logits, rp_input(node, LABELS),
+  rp_tensor *in[4] = {rp_constant(tape, 1, logits), logits, rp_input(node, LABELS),
                       rp_emit_output(tape, loss, 1)};
   rp_tensor *dlogits = rp_emit(tape, rp_op_find("cross_entropy_grad"), in, 4,
                                node->ints + 1, 2, NULL, 0);
   rp_tensor *rows = as_rows(tape, dlogits, w->type.dims[0]);
+  rp_tensor *narrow = rp_cast(tape, rows, (rp_dtype)x->type.dtype);
   *out++ = loss;
   if (wants & WANTS_X)
-    *out++ = rp_reshape(tape, rp_matmul(tape, rows, w), &x->type);
+    *out++ = rp_reshape(tape, product(tape, narrow, w), &x->type);
   if (wants & WANTS_W)
-    *out++ = rp_matmul(tape, rp_transpose(tape, rows, 0, 1),
-                       as_rows(tape, x, w->type.dims[1]));
+    *out++ = product(tape, rp_transpose(tape, narrow, 0, 1),
+                     as_rows(tape, x, w->type.dims[1]));
   if (wants & WANTS_BIAS) *out++ = rp_sum_to(tape, rows, rp_in(node, BIAS));
 }
 

@@ -37,6 +37,17 @@ local function one_of(names)
   end
 end
 
+-- f16 is what people bring along; it needs a loss scaled to its range.
+local half = {f16 = true, fp16 = true, float16 = true, half = true}
+
+local function dtype(text)
+  if half[text] then
+    return nil, 'is not one of f32, bf16, f64; bf16 takes as few bytes and '
+      .. 'has the range of f32'
+  end
+  return one_of {'f32', 'bf16', 'f64'}(text)
+end
+
 local function any(text)
   return text ~= '' and text or nil, 'is empty'
 end
@@ -72,7 +83,8 @@ local groups = {
     {'dropout', '<p>', real(function(p) return p >= 0 and p < 1 end,
        'a probability, 0 or more and below 1'), 'share of values dropped',
      models = 'gpt or mlp'},
-    {'dtype', '<name>', one_of {'f32', 'f64'}, 'f32 (default) or f64'},
+    {'dtype', '<name>', dtype, 'f32 (default), f64, or bf16: products and '
+       .. 'what is kept in bf16, weights and losses in f32'},
     {'device', '<name>', one_of {'cpu'}, 'cpu'},
   }},
   {'Data', {

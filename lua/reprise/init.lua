@@ -4,6 +4,7 @@
 
 local binding = require 'reprise.ffi'
 local arguments = require 'reprise.ops.arguments'
+local autocast = require 'reprise.autocast'
 local ckpt = require 'reprise.ckpt'
 local compare = require 'reprise.compare'
 local failure = require 'reprise.failure'
@@ -48,6 +49,7 @@ rp.grad = grad.grad
 rp.value_and_grad = grad.value_and_grad
 rp.custom_vjp = grad.custom_vjp
 rp.no_grad = scope.no_grad
+rp.autocast = autocast
 
 rp.layer = scope.layer
 rp.scan = scope.scan

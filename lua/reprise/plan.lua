@@ -6,6 +6,7 @@ local failure = require 'reprise.failure'
 local graph_of = require 'reprise.graph'
 local report = require 'reprise.report.plan'
 local summary = require 'reprise.report.summary'
+local tensor = require 'reprise.tensor'
 
 local C = binding.C
 
@@ -123,9 +124,9 @@ function Plan:instructions()
   return list
 end
 
---- Value instances and workspaces in the arena: {node, output, shape, born,
+--- Value instances and workspaces in the arena: {node, output, shape, dtype, born,
 -- dead, read_by, offset, size_bytes, replay, workspace, in_arena}; positions
--- from 1, no shape of a workspace.
+-- from 1, no shape and dtype of a workspace.
 ---@return table[]
 function Plan:instances()
   local list, out = {}, ffi.new 'rp_instance_info'
@@ -136,6 +137,7 @@ function Plan:instances()
     list[i + 1] = {
       node = out.node + 1, output = out.output + 1,
       shape = not out.workspace and shape or nil,
+      dtype = not out.workspace and tensor.dtype_names[out.type.dtype] or nil,
       born = out.born + 1, dead = out.dead + 1,
       read_by = out.read_by >= 0 and out.read_by + 1 or nil,
       offset = tonumber(out.offset), size_bytes = tonumber(out.size_bytes),

@@ -34,7 +34,7 @@ describe('a strategy', function()
   end)
 
   for _, name in ipairs(models.names) do
-    for _, dtype in ipairs {'f32', 'f64'} do
+    for _, dtype in ipairs {'f32', 'f64', 'bf16'} do
       it(('changes no bit of %s in %s'):format(name, dtype), function()
         local kept = run.train(name, {dtype = dtype, ckpt = 'none'})
         assert.equal(20, #kept.losses)
@@ -234,14 +234,15 @@ describe('the number of threads', function()
   setup(function() threads = rp.get_num_threads() end)
   teardown(function() rp.set_num_threads(threads) end)
 
-  local function inputs_of(one, dtype)
+  local function inputs_of(name, one, dtype)
     local inputs = {}
     for i, input in ipairs(one.inputs) do
       local data = raw.fill(600 + i, input[1], input[2], input[3])
       if input.whole then
         for k = 1, #data do data[k] = math.floor(data[k]) end
       end
-      inputs[i] = raw.leaf(input.dtype or dtype, input[1], data)
+      inputs[i] = input.dtype and raw.leaf(input.dtype, input[1], data)
+        or raw.floating(name, i, dtype, input[1], data)
     end
     return inputs
   end
@@ -270,8 +271,9 @@ describe('the number of threads', function()
         for number, one in ipairs(sizes[info.name]) do
           one.outputs = info.outputs < 0 and one.ints[1] or info.outputs
           local dtypes = f32_alone[info.name] and {'f32'} or {'f32', 'f64'}
+          if raw.takes_bf16(info.name) then dtypes[#dtypes + 1] = 'bf16' end
           for _, dtype in ipairs(dtypes) do
-            local inputs = inputs_of(one, dtype)
+            local inputs = inputs_of(info.name, one, dtype)
             rp.set_num_threads(1)
             local want = value(info.name, one, dtype, inputs)
             for count = 2, 3 do

@@ -154,6 +154,17 @@ describe('train.lua', function()
     assert.equal(2, #log)
   end)
 
+  it('trains in mixed precision, near f32, on fewer bytes', function()
+    local wide = log_of(TINY .. '--steps 3')
+    local mixed = log_of(TINY .. '--steps 3 --dtype bf16')
+    for step = 1, 3 do
+      assert.not_equal(wide[step].loss, mixed[step].loss)
+      -- A loss of about ln 60 from logits of 8 bits.
+      assert.near(wide[step].loss, mixed[step].loss, 0.01 * wide[step].loss)
+      assert(mixed[step].peak_bytes < wide[step].peak_bytes)
+    end
+  end)
+
   describe('--model mlp', function()
     -- n images of 4 x 4 whose brightness tells the class, labels from `first`.
     local function write_images(prefix, n, first)

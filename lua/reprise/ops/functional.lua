@@ -80,7 +80,7 @@ local expand_op = record.op 'expand'
 
 --- A scale or shift of a normalisation that was not given: value everywhere.
 local function constant_of(x, sizes, value)
-  local scalar = record.number(value, x)
+  local scalar = record.weight(value, x)
   return record.one(expand_op, scalar, record.put_sizes(sizes, 0))
 end
 

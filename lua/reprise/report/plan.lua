@@ -117,11 +117,20 @@ end
 local function largest_values(plan, lines)
   if #plan.largest == 0 then return end
   lines[#lines + 1] = ''
-  lines[#lines + 1] = ('  %s %s %9s  alive because'):format(
-    fit('largest at the peak', NAME), fit('shape', SHAPE), 'size')
+  -- The column tells something only where dtypes differ.
+  local mixed = false
   for _, value in ipairs(plan.largest) do
-    lines[#lines + 1] = ('  %s %s %9s  %s'):format(fit(value.name, NAME),
-      fit(value.shape, SHAPE), units.bytes(value.bytes), value.reason)
+    mixed = mixed or value.dtype == 'bf16'
+  end
+  local function dtype(text)
+    return mixed and (' %-4s'):format(text) or ''
+  end
+  lines[#lines + 1] = ('  %s %s%s %9s  alive because'):format(
+    fit('largest at the peak', NAME), fit('shape', SHAPE), dtype '', 'size')
+  for _, value in ipairs(plan.largest) do
+    lines[#lines + 1] = ('  %s %s%s %9s  %s'):format(fit(value.name, NAME),
+      fit(value.shape, SHAPE), dtype(value.dtype), units.bytes(value.bytes),
+      value.reason)
   end
 end
 

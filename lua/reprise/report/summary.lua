@@ -35,7 +35,7 @@ local LARGEST = 10
 ---@field recomputed_nodes integer of segments, that run more than once
 ---@field light_nodes integer the same of what no strategy keeps
 ---@field most_replays integer of one node
----@field largest {name: string, shape: string, bytes: integer, reason: string}[]
+---@field largest {name: string, shape: string, dtype: string, bytes: integer, reason: string}[]
 ---@field segments {first: integer, last: integer, from: string, to: string, parent: integer?}[]
 
 local summary = {}
@@ -93,6 +93,7 @@ local function largest_at_peak(plan, graph, instructions)
     list[k] = {
       name = name_of(node), bytes = instance.size_bytes,
       shape = instance.shape and text_of(instance.shape) or '-',
+      dtype = instance.dtype or '-',
       reason = reason_of(graph, instructions, instance),
     }
   end

@@ -184,7 +184,10 @@ end
 ---@param Model function the model's constructor
 return function(options, Model)
   rp.manual_seed(options.seed)
-  rp.set_default_dtype(options.dtype)
+  -- bf16 is mixed precision: weights and inputs are f32.
+  local mixed = options.dtype == 'bf16'
+  rp.set_default_dtype(mixed and 'f32' or options.dtype)
+  rp.autocast(mixed and 'bf16')
   rp.detect_anomaly(options.detect_anomaly or false)
   rp.verify_replay(options.verify_replay or false)
   local strategy, reason = ckpt.parse(options.ckpt)
