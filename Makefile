@@ -10,8 +10,8 @@ PACKAGES = gcc libc6-dev make cmake luajit libluajit-5.1-dev lua-busted lua-cjso
   lua-argparse lua-check lua-filesystem luarocks libdnnl-dev \
   libopenblas-openmp-dev libcmocka-dev dataset-fashion-mnist
 
-.PHONY: all deps train test test-long test-asan bench bench-readme bench-all \
-  format clean
+.PHONY: all deps train calibrate test test-long test-asan bench bench-readme \
+  bench-all format clean
 
 all:
 	cmake -S . -B build
@@ -24,6 +24,13 @@ deps:
 train: deps
 	@$(MAKE) all
 	luajit train.lua
+
+# This machine's rates, for the planner's costs: stored in the user's cache.
+calibrate: all
+	@luajit -e "package.path = './lua/?.lua;./lua/?/init.lua;' .. package.path; \
+	  local made = require('reprise').calibrate(); \
+	  print(('%.3g GFLOP/s in costly ops, %.3g GB/s in the others: written to %s'):format( \
+	  made.flops_per_second / 1e9, made.bytes_per_second / 1e9, made.path))"
 
 test: deps
 	@$(MAKE) all
@@ -52,7 +59,8 @@ bench-readme:
 
 # Every other benchmark too.
 bench-all: bench
-	for name in ops overhead watch savings planner/gap planner/speed; do \
+	for name in gpt ops shares overhead predict watch savings planner/gap \
+	  planner/speed; do \
 	  echo; echo "bench/$$name.lua"; luajit bench/$$name.lua || exit 1; done
 
 format:

@@ -2,6 +2,7 @@
 -- live bytes above parameters, optimizer state and inputs.
 --
 --     PYTHON=python3 luajit bench/gpt.lua [--rounds 7] [--ckpt none,every=2]
+--         [--dtype bf16]
 
 local measure = dofile(((arg[0]:match '^(.*/)') or './') .. 'measure.lua')
 local rp = require 'reprise'
@@ -11,11 +12,12 @@ local MIB = 2 ^ 20
 
 local o = measure.options {
   rounds = 7, threads = 2, layers = 6, heads = 6, width = 384, seq = 256,
-  batch = 8, vocabulary = 65, dropout = 0.1,
+  batch = 8, vocabulary = 65, dropout = 0.1, dtype = 'f32',
   ckpt = 'none,every=2,every=1,attention', memory_only = 'no',
 }
 
 rp.set_num_threads(o.threads)
+rp.autocast(o.dtype == 'bf16' and 'bf16')
 local peer = measure.peer(o.threads)
 
 --- Our side: a model, its optimizer and a step.
@@ -38,7 +40,7 @@ local function ours(spec)
   rp.run(ids, labels)
   ids, labels = ids:detach(), labels:detach()
   local function record()
-    return rp.cross_entropy(model(ids), labels)
+    return model:loss(ids, labels)
   end
   local function step()
     local loss = record()
@@ -63,7 +65,7 @@ for spec in o.ckpt:gmatch '[^,]+' do
   local live = plan.peak_bytes - roles.parameter - roles.optimizer - roles.input
   local other = {name = spec, ckpt = spec}
   for _, k in ipairs {'vocabulary', 'seq', 'layers', 'heads', 'width', 'batch',
-                      'dropout'} do
+                      'dropout', 'dtype'} do
     other[k] = o[k]
   end
   local peer_live
@@ -90,8 +92,8 @@ for spec in o.ckpt:gmatch '[^,]+' do
 end
 
 print(('gpt: %d layers, %d heads, %d wide, batch %d, sequence %d, dropout %g, '
-  .. 'f32, AdamW, %d threads; medians of %d rounds')
-  :format(o.layers, o.heads, o.width, o.batch, o.seq, o.dropout, o.threads,
-    o.rounds))
+  .. '%s, AdamW, %d threads; medians of %d rounds')
+  :format(o.layers, o.heads, o.width, o.batch, o.seq, o.dropout, o.dtype,
+    o.threads, o.rounds))
 measure.print_table(head, rows)
 if peer then peer:close() end

@@ -1,5 +1,7 @@
 --- One op at a time, ours and PyTorch's in turn, at the sizes of gpt-10m and of
--- ResNet-18 on 32 images of 32 x 32: microseconds, and the ratio.
+-- ResNet-18 on 32 images of 32 x 32, heads at those of gpt2-124m: microseconds,
+-- and the ratio. `head` is the separate ops that linear_cross_entropy is one
+-- of; PyTorch has the separate ones alone.
 --
 --     PYTHON=python3 luajit bench/ops.lua [--only matmul] [--repeat 9]
 
@@ -20,6 +22,10 @@ local all = {
   {'softmax', {{48 * 256, 256}}}, {'softmax.grad', {{48 * 256, 256}}},
   {'layer_norm', {{n, d}, {d}, {d}}}, {'layer_norm.grad', {{n, d}, {d}, {d}}},
   {'cross_entropy', {{n, 65}}}, {'cross_entropy.grad', {{n, 65}}},
+  {'head.grad', {{256, 768}, {50257, 768}}},
+  {'linear_cross_entropy', {{256, 768}, {50257, 768}}},
+  {'linear_cross_entropy.grad', {{256, 768}, {50257, 768}}},
+  {'linear_cross_entropy.grad', {{n, d}, {65, d}}},
   {'embedding', {{65, d}, {8, 256}}},
   {'dropout', {{n, d}}},
   {'copy_transposed', {{n, d}}},
@@ -28,6 +34,15 @@ local all = {
   {'linear.grad', {{n, d}, {4 * d, d}, {4 * d}}},
   {'attention', {{8, 6, 256, 64}, {8, 6, 256, 64}, {8, 6, 256, 64}}},
   {'attention.grad', {{8, 6, 256, 64}, {8, 6, 256, 64}, {8, 6, 256, 64}}},
+  {'attention_dropout',
+   {{8, 6, 256, 64}, {8, 6, 256, 64}, {8, 6, 256, 64}}},
+  {'attention_dropout.grad',
+   {{8, 6, 256, 64}, {8, 6, 256, 64}, {8, 6, 256, 64}}},
+  {'packed_attention', {{8, 256, 3, 6, 64}}},
+  {'packed_attention.grad', {{8, 256, 3, 6, 64}}},
+  {'packed_attention_dropout.grad', {{8, 256, 3, 6, 64}}},
+  {'attention', {{1, 6, 4096, 64}, {1, 6, 4096, 64}, {1, 6, 4096, 64}}},
+  {'attention.grad', {{1, 6, 4096, 64}, {1, 6, 4096, 64}, {1, 6, 4096, 64}}},
   {'conv2d', {{32, 3, 32, 32}, {64, 3, 3, 3}}},
   {'conv2d', {{32, 64, 32, 32}, {64, 64, 3, 3}}},
   {'conv2d.grad', {{32, 64, 32, 32}, {64, 64, 3, 3}}},
@@ -63,13 +78,31 @@ local function calls(name, x, shapes)
     attention = function()
       return rp.scaled_dot_product_attention(x[1], x[2], x[3], {causal = true})
     end,
+    attention_dropout = function()
+      return rp.scaled_dot_product_attention(x[1], x[2], x[3],
+        {causal = true, dropout_p = 0.1})
+    end,
+    packed_attention = function()
+      return rp.packed_attention(x[1], {causal = true})
+    end,
+    packed_attention_dropout = function()
+      return rp.packed_attention(x[1], {causal = true, dropout_p = 0.1})
+    end,
   }
-  if name == 'cross_entropy' then
+  local function labels(classes)
     local rows = {}
     for i = 1, #shapes[1] - 1 do rows[i] = shapes[1][i] end
-    local labels = rp.randint(0, width, rows, {dtype = 'i32'})
-    rp.run(labels)
-    return function() return rp.cross_entropy(x[1], labels) end
+    return rp.randint(0, classes, rows, {dtype = 'i32'}):run()
+  end
+  if name == 'cross_entropy' then
+    local y = labels(width)
+    return function() return rp.cross_entropy(x[1], y) end
+  elseif name == 'head' then
+    local y = labels(shapes[2][1])
+    return function() return rp.cross_entropy(rp.linear(x[1], x[2]), y) end
+  elseif name == 'linear_cross_entropy' then
+    local y = labels(shapes[2][1])
+    return function() return rp.linear_cross_entropy(x[1], x[2], y) end
   elseif name == 'embedding' then
     local index = rp.randint(0, shapes[1][1], shapes[2], {dtype = 'i32'})
     rp.run(index)

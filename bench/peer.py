@@ -102,6 +102,12 @@ def floats(shape, grad=False):
     return torch.randn(shape, requires_grad=grad)
 
 
+def packed_attention(qkv, p):
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(
+        q, k, v, is_causal=True, dropout_p=p).transpose(1, 2)
+
+
 def op_call(name, shapes):
     """A function that runs the named op once on fresh-shaped inputs; a name
     ending in .grad runs its backward pass too."""
@@ -131,10 +137,18 @@ def op_call(name, shapes):
         "max_pool2d": lambda: F.max_pool2d(x[0], 2),
         "attention": lambda: F.scaled_dot_product_attention(
             x[0], x[1], x[2], is_causal=True),
+        "attention_dropout": lambda: F.scaled_dot_product_attention(
+            x[0], x[1], x[2], is_causal=True, dropout_p=0.1),
+        "packed_attention": lambda: packed_attention(x[0], 0.0),
+        "packed_attention_dropout": lambda: packed_attention(x[0], 0.1),
     }
     if base == "cross_entropy":
         labels = torch.randint(0, width, shapes[0][:-1])
         call = lambda: F.cross_entropy(x[0], labels)  # noqa: E731
+    elif base in ("head", "linear_cross_entropy"):
+        labels = torch.randint(0, shapes[1][0], shapes[0][:-1])
+        call = lambda: F.cross_entropy(  # noqa: E731
+            F.linear(x[0], x[1]), labels)
     elif base == "embedding":
         index = torch.randint(0, shapes[0][0], tuple(shapes[1]))
         call = lambda: F.embedding(index, x[0])  # noqa: E731

@@ -45,7 +45,7 @@ local function step_of(model)
   tokens:run()
   local x = tokens:narrow(2, 1, model.seq)
   local y = tokens:narrow(2, 2, model.seq)
-  return function() return rp.cross_entropy(gpt(x), y) end, opt
+  return function() return gpt:loss(x, y) end, opt
 end
 
 -- A row for each strategy; measured seconds and bits where there is room.

@@ -21,7 +21,7 @@ local opt = rp.optim.AdamW(model:parameters(), {lr = 1e-3})
 local ids = rp.randint(0, o.vocabulary, {o.batch, o.seq}, {dtype = 'i32'}):run():detach()
 
 local function step(spec)
-  local loss = rp.cross_entropy(model(ids), ids)
+  local loss = model:loss(ids, ids)
   local seconds = measure.seconds(function()
     opt:minimize(loss, {ckpt = spec})
   end, measure.processor)

@@ -85,6 +85,16 @@ void rp_set_num_threads(rp_context *ctx, int threads);
 int rp_num_threads(const rp_context *ctx);
 /* Whether new nodes record gradients; returns the previous setting. */
 bool rp_grad_enable(rp_context *ctx, bool on);
+/* Mixed precision, as torch.autocast(bfloat16): what rp_record records from
+   here on multiplies in bf16 (accumulating in f32), with casts recorded where
+   an input is f32; elementwise ops go on in the dtype they are given, and
+   what is sensitive to rounding takes f32. Returns the previous setting. */
+bool rp_autocast(rp_context *ctx, bool on);
+
+/* Whether programs planned from here on fuse elementwise ops (on at first);
+   returns the previous setting. Values are the same, to the last bit. A program
+   that is watched (the next two) fuses nothing: each op is looked at. */
+bool rp_fusion_enable(rp_context *ctx, bool on);
 
 /* What makes a run fail: nothing, a NaN in a value just made, or an infinity
    too. */
@@ -101,6 +111,17 @@ rp_anomaly rp_detect_anomaly(rp_context *ctx, rp_anomaly what);
    each replay; RP_INTERNAL then names the node. Returns the previous
    setting. */
 bool rp_verify_replay(rp_context *ctx, bool on);
+
+/* Rates of the analytic cost model: a costly op (matmul, ...) takes the longer
+   of its FLOPs and its bytes over these, any other op its bytes'. */
+typedef struct rp_rates {
+  double flops_per_second, bytes_per_second;
+} rp_rates;
+/* Those in use: the backend's, until others are set. Set ones hold for plans
+   made from here on, and are part of their keys. RP_VALUE unless both are
+   above 0. */
+rp_rates rp_rates_get(const rp_context *ctx);
+rp_status rp_rates_set(rp_context *ctx, rp_rates rates);
 
 /* SIGINT sets a flag instead of ending the process. */
 void rp_interrupt_install(void);
@@ -339,6 +360,12 @@ typedef struct rp_view {
 
 const rp_view *rp_plan_view(rp_plan *plan);
 
+/* What planning takes each of the view's n nodes to cost from here on, in
+   place of the analytic model: a profile's. Before segments, program and
+   front; the view is made anew. Not in the key: the request's strategy names
+   the profile. RP_VALUE for another n, or seconds below 0. */
+rp_status rp_plan_set_seconds(rp_plan *plan, const double *seconds, int n);
+
 /* A segment: forward nodes first..last, the kept nodes, and the segment it
    is inside of (an index before its own, or -1). */
 typedef struct rp_segment {
@@ -349,10 +376,19 @@ typedef struct rp_segment {
 
 /* The time-memory front: plans that no other beats in both exact peak and
    predicted step time, found without looking at a budget (chain dynamic
-   programme over the blocks, kept sets by minimum cut, layers, local search
-   on segments and on single values, judged by the laid-out program). Made once a plan; peak rises, seconds
-   fall. Returns the number of points, -1 on failure. */
+   programme over the blocks, kept sets by minimum cut, layers, what
+   rp_plan_front_offer was given, local search on segments and on single
+   values, judged by the laid-out program). Made once a plan; peak rises,
+   seconds fall. Returns the number of points, -1 on failure. */
 int rp_plan_front(rp_plan *plan);
+bool rp_plan_has_front(const rp_plan *plan);
+/* A candidate from outside, for a front that has not been made yet; later ones
+   are not looked at. The segments are copied. */
+rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
+                              int n_segments);
+/* The same with an explicit list, as for rp_plan_set_program. */
+rp_status rp_plan_front_offer_program(rp_plan *plan, const int32_t *steps,
+                                      int n_steps);
 /* The peak of `none`, a point of the front or not; -1 on failure. */
 int64_t rp_plan_none_bytes(rp_plan *plan);
 typedef struct rp_front_point {
@@ -364,6 +400,21 @@ typedef struct rp_front_point {
   int32_t n_steps;
 } rp_front_point;
 rp_status rp_plan_front_point(rp_plan *plan, int i, rp_front_point *out);
+/* How the chain of blocks was solved. Equal stretches are solved once; where
+   too many differ, neighbours are merged before (n_solved < n_blocks). What
+   that loses is measured on the first blocks, solved both ways: the mean over
+   all memory that serves both of what their step takes longer, as a share, and
+   the share by which the least memory grows. */
+typedef struct rp_front_chain {
+  int32_t n_blocks, n_solved, n_kinds, slots;
+  double lost_time, lost_memory;
+} rp_front_chain;
+rp_status rp_plan_front_chain(rp_plan *plan, rp_front_chain *out);
+
+/* Exact peak and predicted seconds of the point's segments or steps, into the
+   point: schedule and layout, nothing is kept. Errors as _set_segments and
+   _set_program have them. */
+rp_status rp_plan_evaluate(rp_plan *plan, rp_front_point *point);
 
 rp_status rp_plan_set_segments(rp_plan *plan, const rp_segment *segments,
                                int n_segments);
@@ -411,6 +462,7 @@ typedef struct rp_instance_info {
   int32_t born, dead;  /* instructions; dead is its FREE */
   int32_t read_by;     /* the instruction that reads it last, -1 none */
   int64_t offset, size_bytes;
+  rp_type type;        /* of a value */
   bool replay, workspace, in_arena;
 } rp_instance_info;
 /* Value instances and workspaces of the laid-out program. */

@@ -12,7 +12,7 @@ local opt = rp.optim.AdamW(model:parameters(), {lr = 1e-3})
 local tokens = rp.randint(0, 64, {8, 65})
 rp.run(tokens)
 local x, y = tokens:narrow(2, 1, 64), tokens:narrow(2, 2, 64)
-local loss = rp.cross_entropy(model(x), y)
+local loss = model:loss(x, y)
 
 print 'strategy   peak (MiB)   recomputed'
 for _, spec in ipairs {'none', 'every=4', 'every=2', 'every=1'} do

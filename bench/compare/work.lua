@@ -15,11 +15,7 @@ local function gpt(row)
   local model = require 'examples.models.gpt'(row)
   local shape = {row.batch, row.seq}
   local tokens, targets = labels(row, shape), labels(row, shape)
-  return model, function()
-    -- The head as a part of the loss, where the library has that op.
-    if model.loss then return model:loss(tokens, targets) end
-    return rp.cross_entropy(model(tokens), targets)
-  end
+  return model, function() return model:loss(tokens, targets) end
 end
 
 local function classifier(row, name, ...)
@@ -36,18 +32,9 @@ local kinds = {
   end,
 }
 
---- Why the installed library cannot do a row; nil where it can.
-function work.lacks(row)
-  if row.dtype == 'bf16' and not rp.autocast then
-    return 'this Reprise has no rp.autocast'
-  end
-end
-
 --- A function that records a fresh loss, and the optimizer that minimizes it.
 function work.open(row)
-  local reason = work.lacks(row)
-  if reason then error(reason, 0) end
-  if row.dtype == 'bf16' then rp.autocast 'bf16' end
+  rp.autocast(row.dtype == 'bf16' and 'bf16')
   rp.manual_seed(1)
   local model, record = kinds[row.kind](row)
   local matrices, vectors = {}, {}

@@ -1,9 +1,11 @@
 --- How far from Checkmate's optimum the planner is: for every graph of
 -- graphs.lua and five budgets each, its seconds over the proven bound.
 --
---     luajit bench/planner/gap.lua            the table, from golden/
---     luajit bench/planner/gap.lua --dump DIR writes each graph's node table,
---                                             which checkmate.py solves
+--     luajit bench/planner/gap.lua [SET]            the table, from SET/
+--     luajit bench/planner/gap.lua [SET] --dump DIR writes each graph's node
+--                                          table, which checkmate.py solves
+--
+-- SET is golden, on which the search's settings were chosen, or fresh.
 
 local folder = debug.getinfo(1, 'S').source:match '^@(.*/)' or './'
 local root = folder .. '../../'
@@ -82,8 +84,8 @@ local function dump(path, d)
 end
 
 --- Checkmate's results for a graph, or nil where checkmate.py has not been run.
-local function golden(name)
-  local file = io.open(('%sgolden/%s.json'):format(folder, name))
+local function known_results(set, name)
+  local file = io.open(('%s%s/%s.json'):format(folder, set, name))
   if not file then return nil end
   local text = file:read '*a'
   file:close()
@@ -104,11 +106,11 @@ local gap = {}
 --- One row a graph: {name, least = arena bytes over the proven bound of the
 -- least, gaps = seconds over the proven bound, less 1, by budget, or false
 -- where the planner has no plan; proven = whether the bound is the optimum}.
-function gap.rows()
+function gap.rows(set)
   local rows = {}
-  for _, entry in ipairs(graphs) do
-    local known = golden(entry.name)
-    if known then
+  for _, entry in ipairs(graphs[set]) do
+    local known = known_results(set, entry.name)
+    if known and #known.results > 0 then
       local front = describe(entry).front
       local row = {name = entry.name, gaps = {}, proven = {},
                    least = front[1][1] / known.least[2]}
@@ -144,8 +146,8 @@ local function print_summary(name, all)
     name, all.count, 100 * all.median, 100 * all.worst, all.unmet))
 end
 
-local function print_table()
-  local rows = gap.rows()
+local function print_table(set)
+  local rows = gap.rows(set)
   print 'graph          least / bound   gap to the bound, % (* not proven to be the optimum)'
   for _, row in ipairs(rows) do
     local cells = {}
@@ -160,12 +162,13 @@ local function print_table()
 end
 
 if arg and arg[0] and arg[0]:find 'gap%.lua$' then
+  local set = graphs[arg[1]] and table.remove(arg, 1) or 'golden'
   if arg[1] == '--dump' then
-    for _, entry in ipairs(graphs) do
+    for _, entry in ipairs(graphs[set]) do
       dump(('%s/%s.json'):format(arg[2], entry.name), describe(entry))
     end
   else
-    print_table()
+    print_table(set)
   end
 end
 

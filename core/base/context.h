@@ -22,6 +22,8 @@ struct rp_context {
   int threads;
   int32_t anomaly;    /* rp_anomaly: what runs look for */
   bool verify_replay;
+  rp_rates rates;     /* 0: the backend's */
+  bool fuses; /* rp_fusion_enable */
 
   struct rp_recorder *recorder; /* graph/record.c */
   struct rp_plans *plans;       /* exec/cache.c */

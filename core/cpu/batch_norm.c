@@ -3,8 +3,9 @@
    their order, in f64 across runs.
 
    dx may be written over dy or x, y over x: the same array or another one,
-   so that loops have no dependence between iterations (ivdep). `wide` is a
-   constant wherever a function is inlined. */
+   so that loops have no dependence between iterations (ivdep). `wide` and
+   `type`, x's dtype, are constants wherever a function is inlined. bf16 is
+   widened a block at a time; its statistics and weights are f32. */
 #include "cpu/lanes.h"
 #include "cpu/parallel.h"
 #include "exec/backend.h"
@@ -35,46 +36,76 @@ RP_INLINE void store(void *x, int64_t i, bool wide, double value) {
 /* ---- one run ------------------------------------------------------------- */
 
 RP_INLINE double fold(rp_fold what, const void *x, int64_t at, int64_t n,
-                      double shift, bool wide) {
-  return wide ? rp_fold_f64(what, (const double *)x + at, n, shift)
-              : rp_fold_f32(what, (const float *)x + at, n, (float)shift);
+                      double shift, rp_dtype type) {
+  switch (type) {
+    case RP_F64: return rp_fold_f64(what, (const double *)x + at, n, shift);
+    case RP_F32:
+      return rp_fold_f32(what, (const float *)x + at, n, (float)shift);
+    default:
+      return rp_fold_bf16(what, (const uint16_t *)x + at, n, (float)shift);
+  }
 }
 
 /* y = (x - mean) scale + b. */
+RP_INLINE void affine_f32(const float *from, float *to, int64_t n, float mean,
+                          float scale, float b) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) to[i] = (from[i] - mean) * scale + b;
+}
+
 RP_INLINE void affine_run(const void *x, void *y, int64_t at, int64_t n,
-                          double mean, double scale, double b, bool wide) {
-  if (wide) {
+                          double mean, double scale, double b,
+                          rp_dtype type) {
+  if (type == RP_F64) {
     const double *from = (const double *)x + at;
     double *to = (double *)y + at;
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; i++) to[i] = (from[i] - mean) * scale + b;
+  } else if (type == RP_F32) {
+    affine_f32((const float *)x + at, (float *)y + at, n, (float)mean,
+               (float)scale, (float)b);
   } else {
-    const float *from = (const float *)x + at;
-    float *to = (float *)y + at;
-    const float m = (float)mean, s = (float)scale, c = (float)b;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) to[i] = (from[i] - m) * s + c;
+    float values[RP_LANE_BLOCK];
+    for (int64_t i = 0; i < n; i += RP_LANE_BLOCK) {
+      const int64_t m = n - i < RP_LANE_BLOCK ? n - i : RP_LANE_BLOCK;
+      rp_bf16_widen(values, (const uint16_t *)x + at + i, 1, m);
+      affine_f32(values, values, m, (float)mean, (float)scale, (float)b);
+      rp_bf16_round((uint16_t *)y + at + i, values, m);
+    }
   }
 }
 
 /* dx = scale dy - level - slope (x - mean). */
+RP_INLINE void grad_f32(const float *g, const float *from, float *to,
+                        int64_t n, float mean, float scale, float level,
+                        float slope) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++)
+    to[i] = g[i] * scale - level - (from[i] - mean) * slope;
+}
+
 RP_INLINE void grad_run(const void *dy, const void *x, void *dx, int64_t at,
                         int64_t n, double mean, double scale, double level,
-                        double slope, bool wide) {
-  if (wide) {
+                        double slope, rp_dtype type) {
+  if (type == RP_F64) {
     const double *g = (const double *)dy + at, *from = (const double *)x + at;
     double *to = (double *)dx + at;
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; i++)
       to[i] = g[i] * scale - level - (from[i] - mean) * slope;
+  } else if (type == RP_F32) {
+    grad_f32((const float *)dy + at, (const float *)x + at, (float *)dx + at,
+             n, (float)mean, (float)scale, (float)level, (float)slope);
   } else {
-    const float *g = (const float *)dy + at, *from = (const float *)x + at;
-    float *to = (float *)dx + at;
-    const float m = (float)mean, s = (float)scale, l = (float)level,
-                k = (float)slope;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++)
-      to[i] = g[i] * s - l - (from[i] - m) * k;
+    float g[RP_LANE_BLOCK], from[RP_LANE_BLOCK];
+    for (int64_t i = 0; i < n; i += RP_LANE_BLOCK) {
+      const int64_t m = n - i < RP_LANE_BLOCK ? n - i : RP_LANE_BLOCK;
+      rp_bf16_widen(g, (const uint16_t *)dy + at + i, 1, m);
+      rp_bf16_widen(from, (const uint16_t *)x + at + i, 1, m);
+      grad_f32(g, from, g, m, (float)mean, (float)scale, (float)level,
+               (float)slope);
+      rp_bf16_round((uint16_t *)dx + at + i, g, m);
+    }
   }
 }
 
@@ -117,78 +148,91 @@ RP_INLINE void sums_f64(const double *dy, const double *x, int64_t n,
 }
 
 RP_INLINE void run_sums(const void *dy, const void *x, int64_t at, int64_t n,
-                        double mean, double *sum, double *product, bool wide) {
-  if (wide)
+                        double mean, double *sum, double *product,
+                        rp_dtype type) {
+  if (type == RP_F64) {
     sums_f64((const double *)dy + at, (const double *)x + at, n, mean, sum,
              product);
-  else
+  } else if (type == RP_F32) {
     sums_f32((const float *)dy + at, (const float *)x + at, n, (float)mean,
              sum, product);
+  } else {
+    float g[RP_LANE_BLOCK], from[RP_LANE_BLOCK];
+    for (int64_t i = 0; i < n; i += RP_LANE_BLOCK) {
+      const int64_t m = n - i < RP_LANE_BLOCK ? n - i : RP_LANE_BLOCK;
+      rp_bf16_widen(g, (const uint16_t *)dy + at + i, 1, m);
+      rp_bf16_widen(from, (const uint16_t *)x + at + i, 1, m);
+      sums_f32(g, from, m, (float)mean, sum, product);
+    }
+  }
 }
 
 /* ---- batch_norm ------------------------------------------------------------ */
 
 RP_INLINE void channel_statistics(const void *x, void *means, void *vars,
-                                  const shape *s, int64_t c, bool wide) {
+                                  const shape *s, int64_t c, rp_dtype type) {
+  const bool wide = type == RP_F64;
   const double n = (double)(s->images * s->run);
   const int64_t stride = s->channels * s->run, first = c * s->run;
   double mean = 0, var = 0;
   for (int64_t i = 0; i < s->images; i++)
-    mean += fold(RP_FOLD_SUM, x, first + i * stride, s->run, 0, wide);
+    mean += fold(RP_FOLD_SUM, x, first + i * stride, s->run, 0, type);
   store(means, c, wide, mean / n);
   mean = load(means, c, wide);
   for (int64_t i = 0; i < s->images; i++)
-    var += fold(RP_FOLD_DEVIATION, x, first + i * stride, s->run, mean, wide);
+    var += fold(RP_FOLD_DEVIATION, x, first + i * stride, s->run, mean, type);
   store(vars, c, wide, var / n);
 }
 
 RP_INLINE void channel_apply(const rp_kernel_args *args, const void *means,
                              const void *vars, const shape *s, int64_t c,
-                             double eps, bool wide) {
+                             double eps, rp_dtype type) {
+  const bool wide = type == RP_F64;
   const int64_t stride = s->channels * s->run, first = c * s->run;
   const double mean = load(means, c, wide), var = load(vars, c, wide);
   const double scale = load(args->in[1].data, c, wide) / sqrt(var + eps);
   const double b = load(args->in[2].data, c, wide);
   for (int64_t i = 0; i < s->images; i++)
     affine_run(args->in[0].data, args->out[0].data, first + i * stride, s->run,
-               mean, scale, b, wide);
+               mean, scale, b, type);
 }
 
-RP_INLINE rp_status batch_norm(const rp_kernel_args *args, bool wide) {
+RP_INLINE rp_status batch_norm(const rp_kernel_args *args, rp_dtype type) {
   const shape s = shape_of(&args->in[0].type);
   const double eps = real_of(args, 0, 1e-5);
   void *means = args->out[1].data, *vars = args->out[2].data;
 #pragma omp parallel for schedule(static) \
     if (rp_worth(s.images * s.channels * s.run))
   for (int64_t c = 0; c < s.channels; c++) {
-    channel_statistics(args->in[0].data, means, vars, &s, c, wide);
-    channel_apply(args, means, vars, &s, c, eps, wide);
+    channel_statistics(args->in[0].data, means, vars, &s, c, type);
+    channel_apply(args, means, vars, &s, c, eps, type);
   }
   return RP_OK;
 }
 
-RP_INLINE rp_status statistics(const rp_kernel_args *args, bool wide) {
+RP_INLINE rp_status statistics(const rp_kernel_args *args, rp_dtype type) {
   const shape s = shape_of(&args->in[0].type);
 #pragma omp parallel for schedule(static) \
     if (rp_worth(s.images * s.channels * s.run))
   for (int64_t c = 0; c < s.channels; c++)
     channel_statistics(args->in[0].data, args->out[0].data, args->out[1].data,
-                       &s, c, wide);
+                       &s, c, type);
   return RP_OK;
 }
 
-RP_INLINE rp_status apply(const rp_kernel_args *args, bool wide) {
+RP_INLINE rp_status apply(const rp_kernel_args *args, rp_dtype type) {
   const shape s = shape_of(&args->in[0].type);
   const double eps = real_of(args, 0, 1e-5);
 #pragma omp parallel for schedule(static) \
     if (rp_worth(s.images * s.channels * s.run))
   for (int64_t c = 0; c < s.channels; c++)
-    channel_apply(args, args->in[3].data, args->in[4].data, &s, c, eps, wide);
+    channel_apply(args, args->in[3].data, args->in[4].data, &s, c, eps, type);
   return RP_OK;
 }
 
 RP_INLINE void channel_backward(const rp_kernel_args *args, const shape *s,
-                                int64_t c, double eps, bool wide) {
+                                int64_t c, double eps, rp_dtype type) {
+  const bool wide = type == RP_F64;
   const void *dy = args->in[0].data, *x = args->in[1].data;
   const double n = (double)(s->images * s->run);
   const int64_t stride = s->channels * s->run, first = c * s->run;
@@ -196,48 +240,60 @@ RP_INLINE void channel_backward(const rp_kernel_args *args, const shape *s,
   const double rstd = 1 / sqrt(load(args->in[4].data, c, wide) + eps);
   double sum = 0, product = 0;
   for (int64_t i = 0; i < s->images; i++)
-    run_sums(dy, x, first + i * stride, s->run, mean, &sum, &product, wide);
+    run_sums(dy, x, first + i * stride, s->run, mean, &sum, &product, type);
   store(args->out[1].data, c, wide, product * rstd);
   store(args->out[2].data, c, wide, sum);
   const double scale = load(args->in[2].data, c, wide) * rstd;
   for (int64_t i = 0; i < s->images; i++)
     grad_run(dy, x, args->out[0].data, first + i * stride, s->run, mean, scale,
-             scale * sum / n, scale * product * rstd * rstd / n, wide);
+             scale * sum / n, scale * product * rstd * rstd / n, type);
 }
 
-RP_INLINE rp_status batch_norm_grad(const rp_kernel_args *args, bool wide) {
+RP_INLINE rp_status batch_norm_grad(const rp_kernel_args *args, rp_dtype type) {
   const shape s = shape_of(&args->in[1].type);
   const double eps = real_of(args, 0, 1e-5);
 #pragma omp parallel for schedule(static) \
     if (rp_worth(s.images * s.channels * s.run))
   for (int64_t c = 0; c < s.channels; c++)
-    channel_backward(args, &s, c, eps, wide);
+    channel_backward(args, &s, c, eps, type);
   return RP_OK;
 }
 
 static rp_status batch_norm_f32(const rp_kernel_args *args) {
-  return batch_norm(args, false);
+  return batch_norm(args, RP_F32);
 }
 static rp_status batch_norm_f64(const rp_kernel_args *args) {
-  return batch_norm(args, true);
+  return batch_norm(args, RP_F64);
+}
+static rp_status batch_norm_bf16(const rp_kernel_args *args) {
+  return batch_norm(args, RP_BF16);
 }
 static rp_status statistics_f32(const rp_kernel_args *args) {
-  return statistics(args, false);
+  return statistics(args, RP_F32);
 }
 static rp_status statistics_f64(const rp_kernel_args *args) {
-  return statistics(args, true);
+  return statistics(args, RP_F64);
+}
+static rp_status statistics_bf16(const rp_kernel_args *args) {
+  return statistics(args, RP_BF16);
 }
 static rp_status apply_f32(const rp_kernel_args *args) {
-  return apply(args, false);
+  return apply(args, RP_F32);
 }
 static rp_status apply_f64(const rp_kernel_args *args) {
-  return apply(args, true);
+  return apply(args, RP_F64);
+}
+static rp_status apply_bf16(const rp_kernel_args *args) {
+  return apply(args, RP_BF16);
 }
 static rp_status batch_norm_grad_f32(const rp_kernel_args *args) {
-  return batch_norm_grad(args, false);
+  return batch_norm_grad(args, RP_F32);
 }
 static rp_status batch_norm_grad_f64(const rp_kernel_args *args) {
-  return batch_norm_grad(args, true);
+  return batch_norm_grad(args, RP_F64);
+}
+static rp_status batch_norm_grad_bf16(const rp_kernel_args *args) {
+  return batch_norm_grad(args, RP_BF16);
 }
 
 /* ---- group_norm ------------------------------------------------------------- */
@@ -246,7 +302,8 @@ static int64_t groups_of(const rp_kernel_args *args) {
   return args->n_ints > 0 ? args->ints[0] : 1;
 }
 
-RP_INLINE rp_status group_norm(const rp_kernel_args *args, bool wide) {
+RP_INLINE rp_status group_norm(const rp_kernel_args *args, rp_dtype type) {
+  const bool wide = type == RP_F64;
   const shape s = shape_of(&args->in[0].type);
   const int64_t groups = groups_of(args), width = s.channels / groups;
   const double eps = real_of(args, 0, 1e-5), n = (double)(width * s.run);
@@ -255,18 +312,18 @@ RP_INLINE rp_status group_norm(const rp_kernel_args *args, bool wide) {
     if (rp_worth(s.images * s.channels * s.run))
   for (int64_t g = 0; g < s.images * groups; g++) {
     const int64_t first = g * width * s.run;
-    double mean = fold(RP_FOLD_SUM, x, first, width * s.run, 0, wide) / n;
+    double mean = fold(RP_FOLD_SUM, x, first, width * s.run, 0, type) / n;
     store(args->out[1].data, g, wide, mean);
     mean = load(args->out[1].data, g, wide);
     const double var =
-        fold(RP_FOLD_DEVIATION, x, first, width * s.run, mean, wide) / n;
+        fold(RP_FOLD_DEVIATION, x, first, width * s.run, mean, type) / n;
     store(args->out[2].data, g, wide, 1 / sqrt(var + eps));
     const double rstd = load(args->out[2].data, g, wide);
     for (int64_t k = 0; k < width; k++) {
       const int64_t c = g % groups * width + k;
       affine_run(x, args->out[0].data, first + k * s.run, s.run, mean,
                  rstd * load(args->in[1].data, c, wide),
-                 load(args->in[2].data, c, wide), wide);
+                 load(args->in[2].data, c, wide), type);
     }
   }
   return RP_OK;
@@ -281,7 +338,8 @@ static rp_status prepare_group_grad(const rp_kernel_args *args, void **state,
   return RP_OK;
 }
 
-RP_INLINE rp_status group_norm_grad(const rp_kernel_args *args, bool wide) {
+RP_INLINE rp_status group_norm_grad(const rp_kernel_args *args, rp_dtype type) {
+  const bool wide = type == RP_F64;
   const shape s = shape_of(&args->in[1].type);
   const int64_t groups = groups_of(args), width = s.channels / groups;
   const double n = (double)(width * s.run);
@@ -298,7 +356,7 @@ RP_INLINE rp_status group_norm_grad(const rp_kernel_args *args, bool wide) {
       const int64_t run = g * width + k;
       double *sum = sums + 2 * run;
       sum[0] = sum[1] = 0;
-      run_sums(dy, x, run * s.run, s.run, mean, &sum[0], &sum[1], wide);
+      run_sums(dy, x, run * s.run, s.run, mean, &sum[0], &sum[1], type);
       const double w = load(args->in[2].data, g % groups * width + k, wide);
       level += w * sum[0];
       slope += w * sum[1];
@@ -307,7 +365,7 @@ RP_INLINE rp_status group_norm_grad(const rp_kernel_args *args, bool wide) {
       const int64_t run = g * width + k;
       const double w = load(args->in[2].data, g % groups * width + k, wide);
       grad_run(dy, x, args->out[0].data, run * s.run, s.run, mean, w * rstd,
-               rstd * level / n, rstd * rstd * rstd * slope / n, wide);
+               rstd * level / n, rstd * rstd * rstd * slope / n, type);
     }
   }
   for (int64_t c = 0; c < s.channels; c++) {
@@ -324,16 +382,22 @@ RP_INLINE rp_status group_norm_grad(const rp_kernel_args *args, bool wide) {
 }
 
 static rp_status group_norm_f32(const rp_kernel_args *args) {
-  return group_norm(args, false);
+  return group_norm(args, RP_F32);
 }
 static rp_status group_norm_f64(const rp_kernel_args *args) {
-  return group_norm(args, true);
+  return group_norm(args, RP_F64);
+}
+static rp_status group_norm_bf16(const rp_kernel_args *args) {
+  return group_norm(args, RP_BF16);
 }
 static rp_status group_norm_grad_f32(const rp_kernel_args *args) {
-  return group_norm_grad(args, false);
+  return group_norm_grad(args, RP_F32);
 }
 static rp_status group_norm_grad_f64(const rp_kernel_args *args) {
-  return group_norm_grad(args, true);
+  return group_norm_grad(args, RP_F64);
+}
+static rp_status group_norm_grad_bf16(const rp_kernel_args *args) {
+  return group_norm_grad(args, RP_BF16);
 }
 
 extern const rp_op rp_op_batch_norm, rp_op_batch_norm_statistics,
@@ -349,6 +413,13 @@ static const rp_kernel rows[] = {
     {&rp_op_batch_norm_apply, RP_F64, apply_f64, NULL, NULL},
     {&rp_op_batch_norm_grad, RP_F32, batch_norm_grad_f32, NULL, NULL},
     {&rp_op_batch_norm_grad, RP_F64, batch_norm_grad_f64, NULL, NULL},
+    {&rp_op_batch_norm, RP_BF16, batch_norm_bf16, NULL, NULL},
+    {&rp_op_batch_norm_statistics, RP_BF16, statistics_bf16, NULL, NULL},
+    {&rp_op_batch_norm_apply, RP_BF16, apply_bf16, NULL, NULL},
+    {&rp_op_batch_norm_grad, RP_BF16, batch_norm_grad_bf16, NULL, NULL},
+    {&rp_op_group_norm, RP_BF16, group_norm_bf16, NULL, NULL},
+    {&rp_op_group_norm_grad, RP_BF16, group_norm_grad_bf16,
+     prepare_group_grad, NULL},
     {&rp_op_group_norm, RP_F32, group_norm_f32, NULL, NULL},
     {&rp_op_group_norm, RP_F64, group_norm_f64, NULL, NULL},
     {&rp_op_group_norm_grad, RP_F32, group_norm_grad_f32, prepare_group_grad,

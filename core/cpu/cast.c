@@ -1,4 +1,5 @@
 /* Kernels of core/ops/cast.c. */
+#include "cpu/bf16.h"
 #include "cpu/elementwise.h"
 
 /* Element i of a dtype, widened without loss: integers to i64, floating
@@ -71,6 +72,18 @@ RP_INLINE void cast(const rp_row *row, rp_dtype from, rp_dtype to) {
   if (row->strides[0] == 1) loop(row, 1, from, to);
   else loop(row, row->strides[0], from, to);
 }
+/* What mixed precision does all the time: without the way through f64. */
+static void narrow(const rp_row *row) {
+  if (row->strides[0] == 1) {
+    rp_bf16_round(row->out, row->in[0], row->n);
+    return;
+  }
+  cast(row, RP_F32, RP_BF16);
+}
+static void widen(const rp_row *row) {
+  rp_bf16_widen(row->out, row->in[0], row->strides[0], row->n);
+}
+
 RP_INLINE void cast_from(const rp_row *row, rp_dtype from) {
   switch (row->args->out->type.dtype) {
     case RP_F32: cast(row, from, RP_F32); break;
@@ -88,11 +101,21 @@ static void from_bf16(const rp_row *row) { cast_from(row, RP_BF16); }
 static void from_i32(const rp_row *row) { cast_from(row, RP_I32); }
 static void from_i64(const rp_row *row) { cast_from(row, RP_I64); }
 static void from_bool(const rp_row *row) { cast_from(row, RP_BOOL); }
+/* Not rp_rows_run_typed, which rounds a result to bf16 itself. */
 static rp_status run_cast(const rp_kernel_args *args) {
-  static const rp_rows rows = {from_f32, from_f64, from_i32, from_i64,
-                               from_bool};
-  if (args->in[0].type.dtype == RP_BF16) return rp_rows_run(args, from_bf16);
-  return rp_rows_run_typed(args, &rows);
+  const rp_dtype to = (rp_dtype)args->out->type.dtype;
+  switch (args->in[0].type.dtype) {
+    case RP_F32:
+      if (to == RP_BF16) return rp_rows_run(args, narrow);
+      return rp_rows_run(args, from_f32);
+    case RP_F64: return rp_rows_run(args, from_f64);
+    case RP_BF16:
+      if (to == RP_F32) return rp_rows_run(args, widen);
+      return rp_rows_run(args, from_bf16);
+    case RP_I32: return rp_rows_run(args, from_i32);
+    case RP_I64: return rp_rows_run(args, from_i64);
+    default: return rp_rows_run(args, from_bool);
+  }
 }
 
 /* ---- rows ---------------------------------------------------------------- */

@@ -301,8 +301,15 @@ static rp_row_function *where_sized(rp_dtype dtype) {
     default: return where_64;
   }
 }
+/* Of bf16 and f32, f32 comes out. */
+static rp_status select(const rp_kernel_args *args) {
+  rp_row_function *function = where_sized((rp_dtype)args->out->type.dtype);
+  return args->in[1].type.dtype == args->in[2].type.dtype
+             ? rp_rows_run(args, function)
+             : rp_rows_run_narrow(args, function);
+}
 static rp_status run_where(const rp_kernel_args *args) {
-  return rp_rows_run(args, where_sized((rp_dtype)args->out->type.dtype));
+  return select(args);
 }
 
 /* where(mask, value, x). */
@@ -310,7 +317,7 @@ static rp_status run_masked_fill(const rp_kernel_args *args) {
   const rp_array in[3] = {args->in[1], args->in[2], args->in[0]};
   rp_kernel_args turned = *args;
   turned.in = in;
-  return rp_rows_run(&turned, where_sized((rp_dtype)args->out->type.dtype));
+  return select(&turned);
 }
 
 /* ---- rows ---------------------------------------------------------------- */
@@ -322,31 +329,37 @@ extern const rp_op rp_op_eq, rp_op_ne, rp_op_lt, rp_op_le, rp_op_gt, rp_op_ge,
 static const rp_kernel rows[] = {
     {&rp_op_eq, RP_F32, run_eq, NULL, NULL},
     {&rp_op_eq, RP_F64, run_eq, NULL, NULL},
+    {&rp_op_eq, RP_BF16, run_eq, NULL, NULL},
     {&rp_op_eq, RP_I32, run_eq, NULL, NULL},
     {&rp_op_eq, RP_I64, run_eq, NULL, NULL},
     {&rp_op_eq, RP_BOOL, run_eq, NULL, NULL},
     {&rp_op_ne, RP_F32, run_ne, NULL, NULL},
     {&rp_op_ne, RP_F64, run_ne, NULL, NULL},
+    {&rp_op_ne, RP_BF16, run_ne, NULL, NULL},
     {&rp_op_ne, RP_I32, run_ne, NULL, NULL},
     {&rp_op_ne, RP_I64, run_ne, NULL, NULL},
     {&rp_op_ne, RP_BOOL, run_ne, NULL, NULL},
     {&rp_op_lt, RP_F32, run_lt, NULL, NULL},
     {&rp_op_lt, RP_F64, run_lt, NULL, NULL},
+    {&rp_op_lt, RP_BF16, run_lt, NULL, NULL},
     {&rp_op_lt, RP_I32, run_lt, NULL, NULL},
     {&rp_op_lt, RP_I64, run_lt, NULL, NULL},
     {&rp_op_lt, RP_BOOL, run_lt, NULL, NULL},
     {&rp_op_le, RP_F32, run_le, NULL, NULL},
     {&rp_op_le, RP_F64, run_le, NULL, NULL},
+    {&rp_op_le, RP_BF16, run_le, NULL, NULL},
     {&rp_op_le, RP_I32, run_le, NULL, NULL},
     {&rp_op_le, RP_I64, run_le, NULL, NULL},
     {&rp_op_le, RP_BOOL, run_le, NULL, NULL},
     {&rp_op_gt, RP_F32, run_gt, NULL, NULL},
     {&rp_op_gt, RP_F64, run_gt, NULL, NULL},
+    {&rp_op_gt, RP_BF16, run_gt, NULL, NULL},
     {&rp_op_gt, RP_I32, run_gt, NULL, NULL},
     {&rp_op_gt, RP_I64, run_gt, NULL, NULL},
     {&rp_op_gt, RP_BOOL, run_gt, NULL, NULL},
     {&rp_op_ge, RP_F32, run_ge, NULL, NULL},
     {&rp_op_ge, RP_F64, run_ge, NULL, NULL},
+    {&rp_op_ge, RP_BF16, run_ge, NULL, NULL},
     {&rp_op_ge, RP_I32, run_ge, NULL, NULL},
     {&rp_op_ge, RP_I64, run_ge, NULL, NULL},
     {&rp_op_ge, RP_BOOL, run_ge, NULL, NULL},

@@ -1,4 +1,4 @@
-/* Convolutions: f32 by oneDNN; f64 as matrix products, an image and a group
+/* Convolutions: f32 and bf16 by oneDNN; f64 as matrix products, an image and a group
    at a time: the columns of `taps` are what the windows see.
 
    In f64 items (images times groups) are dealt to a number of lanes that
@@ -29,7 +29,8 @@ static rp_conv shape_of(const rp_kernel_args *args, rp_conv_kind kind) {
   const int64_t plain[7] = {1, 1, 0, 0, 1, 1, 1};
   const int64_t *ints = args->n_ints >= 7 ? args->ints : plain;
   rp_conv c = {.kind = kind, .n = x->dims[0], .groups = ints[6],
-               .in = w->dims[1], .out = w->dims[0] / ints[6]};
+               .in = w->dims[1], .out = w->dims[0] / ints[6],
+               .dtype = (rp_dtype)first->dtype, .made = (rp_dtype)made->dtype};
   for (int d = 0; d < 2; d++) {
     c.window.kernel[d] = w->dims[2 + d];
     c.window.stride[d] = ints[d];
@@ -48,9 +49,9 @@ static void fill_zero(const rp_array *out) {
   memset(out->data, 0, (size_t)rp_type_bytes(&out->type));
 }
 
-/* ---- f32 ---------------------------------------------------------------------- */
+/* ---- f32, bf16 ---------------------------------------------------------------------- */
 
-static rp_status prepare_f32(const rp_kernel_args *args, rp_conv_kind kind,
+static rp_status prepare_dnnl(const rp_kernel_args *args, rp_conv_kind kind,
                              void **state, int64_t *workspace_bytes) {
   const rp_conv c = shape_of(args, kind);
   *state = NULL;
@@ -60,23 +61,23 @@ static rp_status prepare_f32(const rp_kernel_args *args, rp_conv_kind kind,
   return *state ? RP_OK : rp_last_status(args->ctx);
 }
 
-static rp_status conv2d_prepare_f32(const rp_kernel_args *args, void **state,
+static rp_status conv2d_prepare_dnnl(const rp_kernel_args *args, void **state,
                                     int64_t *workspace_bytes) {
-  return prepare_f32(args, RP_CONV_FORWARD, state, workspace_bytes);
+  return prepare_dnnl(args, RP_CONV_FORWARD, state, workspace_bytes);
 }
-static rp_status grad_input_prepare_f32(const rp_kernel_args *args,
+static rp_status grad_input_prepare_dnnl(const rp_kernel_args *args,
                                         void **state,
                                         int64_t *workspace_bytes) {
-  return prepare_f32(args, RP_CONV_GRAD_INPUT, state, workspace_bytes);
+  return prepare_dnnl(args, RP_CONV_GRAD_INPUT, state, workspace_bytes);
 }
-static rp_status grad_weight_prepare_f32(const rp_kernel_args *args,
+static rp_status grad_weight_prepare_dnnl(const rp_kernel_args *args,
                                          void **state,
                                          int64_t *workspace_bytes) {
-  return prepare_f32(args, RP_CONV_GRAD_WEIGHT, state, workspace_bytes);
+  return prepare_dnnl(args, RP_CONV_GRAD_WEIGHT, state, workspace_bytes);
 }
 
-static rp_status run_f32(const rp_kernel_args *args, float *x, float *w,
-                         float *y) {
+static rp_status run_dnnl(const rp_kernel_args *args, void *x, void *w,
+                          void *y) {
   if (args->state == NULL) {
     fill_zero(&args->out[0]);
     return RP_OK;
@@ -86,17 +87,17 @@ static rp_status run_f32(const rp_kernel_args *args, float *x, float *w,
                           args->workspace);
 }
 
-static rp_status conv2d_f32(const rp_kernel_args *args) {
-  return run_f32(args, args->in[0].data, args->in[1].data, args->out[0].data);
+static rp_status conv2d_dnnl(const rp_kernel_args *args) {
+  return run_dnnl(args, args->in[0].data, args->in[1].data, args->out[0].data);
 }
-static rp_status grad_input_f32(const rp_kernel_args *args) {
-  return run_f32(args, args->out[0].data, args->in[1].data, args->in[0].data);
+static rp_status grad_input_dnnl(const rp_kernel_args *args) {
+  return run_dnnl(args, args->out[0].data, args->in[1].data, args->in[0].data);
 }
-static rp_status grad_weight_f32(const rp_kernel_args *args) {
-  return run_f32(args, args->in[1].data, args->out[0].data, args->in[0].data);
+static rp_status grad_weight_dnnl(const rp_kernel_args *args) {
+  return run_dnnl(args, args->in[1].data, args->out[0].data, args->in[0].data);
 }
 
-static void destroy_f32(void *state) { rp_dnnl_conv_free(state); }
+static void destroy_dnnl(void *state) { rp_dnnl_conv_free(state); }
 
 /* ---- f64: taps ------------------------------------------------------------------ */
 
@@ -270,14 +271,19 @@ static rp_status grad_weight_f64(const rp_kernel_args *args) {
 }
 
 static const rp_kernel rows[] = {
-    {&rp_op_conv2d, RP_F32, conv2d_f32, conv2d_prepare_f32, destroy_f32},
+    {&rp_op_conv2d, RP_F32, conv2d_dnnl, conv2d_prepare_dnnl, destroy_dnnl},
+    {&rp_op_conv2d, RP_BF16, conv2d_dnnl, conv2d_prepare_dnnl, destroy_dnnl},
     {&rp_op_conv2d, RP_F64, conv2d_f64, conv2d_prepare_f64, NULL},
-    {&rp_op_conv2d_grad_input, RP_F32, grad_input_f32, grad_input_prepare_f32,
-     destroy_f32},
+    {&rp_op_conv2d_grad_input, RP_F32, grad_input_dnnl,
+     grad_input_prepare_dnnl, destroy_dnnl},
+    {&rp_op_conv2d_grad_input, RP_BF16, grad_input_dnnl,
+     grad_input_prepare_dnnl, destroy_dnnl},
     {&rp_op_conv2d_grad_input, RP_F64, grad_input_f64, grad_input_prepare_f64,
      NULL},
-    {&rp_op_conv2d_grad_weight, RP_F32, grad_weight_f32,
-     grad_weight_prepare_f32, destroy_f32},
+    {&rp_op_conv2d_grad_weight, RP_F32, grad_weight_dnnl,
+     grad_weight_prepare_dnnl, destroy_dnnl},
+    {&rp_op_conv2d_grad_weight, RP_BF16, grad_weight_dnnl,
+     grad_weight_prepare_dnnl, destroy_dnnl},
     {&rp_op_conv2d_grad_weight, RP_F64, grad_weight_f64,
      grad_weight_prepare_f64, NULL},
 };

@@ -12,8 +12,8 @@ static const rp_kernel_table *const tables[] = {
 #undef RP_TABLE
 };
 
-/* The rates are a two-core AVX-512 machine's order of magnitude; a profile
-   replaces them. */
+/* The rates are a two-core AVX-512 machine's order of magnitude; rp_rates_set
+   replaces them by the machine's own, a profile by the model's. */
 const rp_backend rp_cpu = {
   .name = "cpu",
   .tables = tables,

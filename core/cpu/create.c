@@ -301,6 +301,7 @@ static const rp_kernel rows[] = {
     {&rp_op_randint, RP_I64, run_randint_i64, NULL, NULL},
     {&rp_op_dropout, RP_F32, run_dropout, NULL, NULL},
     {&rp_op_dropout, RP_F64, run_dropout, NULL, NULL},
+    {&rp_op_dropout, RP_BF16, run_dropout, NULL, NULL},
     {&rp_op_arange, RP_F32, run_arange, NULL, NULL},
     {&rp_op_arange, RP_F64, run_arange, NULL, NULL},
     {&rp_op_arange, RP_I32, run_arange, NULL, NULL},

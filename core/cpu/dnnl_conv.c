@@ -27,8 +27,8 @@ typedef struct side {
   dnnl_memory_t inner, outer;
   stage reorder;
   int64_t at;                     /* inner's bytes in the workspace */
-  int64_t inner_floats;
-  int64_t slice_step, part_step;  /* from one to the next, in our array */
+  int64_t inner_floats;           /* of dw */
+  int64_t slice_step, part_step;  /* bytes to the next one, in our array */
   bool written;
 } side;
 
@@ -52,21 +52,38 @@ static bool parts_of_input(const rp_conv *c) {
   return c->kind == RP_CONV_GRAD_INPUT;
 }
 
+static int written_side(rp_conv_kind kind) {
+  return kind == RP_CONV_FORWARD      ? Y
+         : kind == RP_CONV_GRAD_INPUT ? X
+                                      : W;
+}
+
+static rp_dtype dtype_of(const rp_conv *c, int which) {
+  return which == written_side(c->kind) ? c->made : c->dtype;
+}
+
+/* What the convolution itself works on. dw is summed over slices in f32. */
+static dnnl_data_type_t inner_type(const rp_conv *c, int which) {
+  if (c->kind == RP_CONV_GRAD_WEIGHT && which == W) return dnnl_f32;
+  return dtype_of(c, which) == RP_BF16 && rp_dnnl_has_bf16() ? dnnl_bf16
+                                                             : dnnl_f32;
+}
+
 /* A slice of x or y or a part of w as it lies in our array. */
 static dnnl_status_t describe_ours(const rp_conv *c, int which, int64_t n,
                                    int64_t parts, dnnl_memory_desc_t *out) {
   const int64_t in = c->in / (parts_of_input(c) ? parts : 1);
   const int64_t made = c->out / (parts_of_input(c) ? 1 : parts);
+  const dnnl_data_type_t type =
+      dtype_of(c, which) == RP_BF16 ? dnnl_bf16 : dnnl_f32;
   if (which == W) {
     const int64_t *kernel = c->window.kernel, area = kernel[0] * kernel[1];
     const dnnl_dims_t one = {made, in, kernel[0], kernel[1]};
     const dnnl_dims_t strides = {c->in * area, area, kernel[1], 1};
     const dnnl_dims_t many = {c->groups, c->out, c->in, kernel[0], kernel[1]};
     return c->groups > 1
-               ? dnnl_memory_desc_init_by_tag(out, 5, many, dnnl_f32,
-                                              dnnl_goihw)
-               : dnnl_memory_desc_init_by_strides(out, 4, one, dnnl_f32,
-                                                  strides);
+               ? dnnl_memory_desc_init_by_tag(out, 5, many, type, dnnl_goihw)
+               : dnnl_memory_desc_init_by_strides(out, 4, one, type, strides);
   }
   const int64_t *size = which == X ? c->size : c->count;
   const int64_t area = size[0] * size[1];
@@ -74,13 +91,15 @@ static dnnl_status_t describe_ours(const rp_conv *c, int which, int64_t n,
                             size[1]};
   const dnnl_dims_t strides = {c->groups * (which == X ? c->in : c->out) * area,
                                area, size[1], 1};
-  return dnnl_memory_desc_init_by_strides(out, 4, dims, dnnl_f32, strides);
+  return dnnl_memory_desc_init_by_strides(out, 4, dims, type, strides);
 }
 
 /* The same array, lying as the convolution likes best. */
-static dnnl_status_t describe_any(const dnnl_memory_desc_t *ours,
+static dnnl_status_t describe_any(const rp_conv *c, int which,
+                                  const dnnl_memory_desc_t *ours,
                                   dnnl_memory_desc_t *out) {
-  return dnnl_memory_desc_init_by_tag(out, ours->ndims, ours->dims, dnnl_f32,
+  return dnnl_memory_desc_init_by_tag(out, ours->ndims, ours->dims,
+                                      inner_type(c, which),
                                       dnnl_format_tag_any);
 }
 
@@ -184,7 +203,7 @@ static dnnl_status_t make(rp_dnnl_conv *c, const rp_conv *shape, bool has_bias,
   for (int i = 0; i < SIDES && !status; i++) {
     status = describe_ours(shape, i, shape->n / c->slices, c->parts,
                            &ours[i]);
-    if (!status) status = describe_any(&ours[i], &any[i]);
+    if (!status) status = describe_any(shape, i, &ours[i], &any[i]);
   }
   if (!status)
     status = describe_operation(shape, c->parts, has_bias, any, &operation);
@@ -256,6 +275,11 @@ static void measure(rp_dnnl_conv *c, const rp_conv *shape) {
     c->sides[W].part_step = shape->out / c->parts * shape->in * taps;
     c->bias_step = shape->out / c->parts;
   }
+  for (int i = 0; i < SIDES; i++) {
+    const int64_t size = (int64_t)rp_dtype_size(dtype_of(shape, i));
+    c->sides[i].slice_step *= size;
+    c->sides[i].part_step *= size;
+  }
 }
 
 rp_dnnl_conv *rp_dnnl_conv_new(rp_context *ctx, const rp_conv *shape,
@@ -269,9 +293,8 @@ rp_dnnl_conv *rp_dnnl_conv_new(rp_context *ctx, const rp_conv *shape,
   c->slices = slices_of(shape);
   c->parts = parts_of(shape);
   measure(c, shape);
-  c->sides[shape->kind == RP_CONV_FORWARD      ? Y
-           : shape->kind == RP_CONV_GRAD_INPUT ? X
-                                               : W].written = true;
+  c->sides[written_side(shape->kind)].written = true;
+  if (shape->dtype == RP_BF16) rp_dnnl_notice_bf16(ctx);
   const dnnl_status_t status = make(c, shape, has_bias, workspace_bytes);
   if (rp_dnnl_check(ctx, status, "prepare a convolution") == RP_OK) return c;
   rp_dnnl_conv_free(c);
@@ -304,7 +327,7 @@ static dnnl_status_t run_stage(const stage *s, dnnl_exec_arg_t *args, int n) {
 }
 
 /* Between ours and theirs, in the side's direction. */
-static dnnl_status_t rearrange(const side *s, float *ours, void *theirs) {
+static dnnl_status_t rearrange(const side *s, void *ours, void *theirs) {
   dnnl_exec_arg_t args[3] = {
       {s->written ? DNNL_ARG_DST : DNNL_ARG_SRC, s->outer},
       {s->written ? DNNL_ARG_SRC : DNNL_ARG_DST, s->inner},
@@ -336,8 +359,8 @@ static dnnl_status_t convolve(const rp_dnnl_conv *c) {
 /* The run of one slice of one part: what it reads is rearranged unless it is
    in the workspace already. `made` is where inner's values of what is made
    go. */
-static dnnl_status_t run_slice(const rp_dnnl_conv *c, float *const *at,
-                               const float **present, float *made,
+static dnnl_status_t run_slice(const rp_dnnl_conv *c, char *const *at,
+                               const char **present, void *made,
                                char *workspace) {
   dnnl_status_t status = dnnl_success;
   for (int i = 0; i < SIDES && !status; i++) {
@@ -357,23 +380,22 @@ static dnnl_status_t run_slice(const rp_dnnl_conv *c, float *const *at,
 /* x and y are made slice by slice. Of dw each slice gives a term: the sum
    lies where the first one's would, the others' are made behind it. */
 static dnnl_status_t run_part(const rp_dnnl_conv *c, int64_t part,
-                              float *const *ours, const float **present,
+                              char *const *ours, const char **present,
                               char *workspace) {
-  const int made = c->kind == RP_CONV_FORWARD      ? Y
-                   : c->kind == RP_CONV_GRAD_INPUT ? X
-                                                   : W;
+  const int made = written_side(c->kind);
   const side *m = &c->sides[made];
   dnnl_status_t status = dnnl_success;
   for (int64_t slice = 0; slice < c->slices && !status; slice++) {
-    float *at[SIDES];
+    char *at[SIDES];
     for (int i = 0; i < SIDES; i++)
       at[i] = ours[i] + part * c->sides[i].part_step +
               slice * c->sides[i].slice_step;
-    float *const total = m->outer ? (float *)(workspace + m->at) : at[made];
-    float *const term = made == W && slice > 0
-                            ? (float *)(workspace + c->sum_at) : total;
+    char *const total = m->outer ? workspace + m->at : at[made];
+    char *const term =
+        made == W && slice > 0 ? workspace + c->sum_at : total;
     status = run_slice(c, at, present, term, workspace);
-    if (!status && term != total) add(total, term, m->inner_floats);
+    if (!status && term != total)
+      add((float *)total, (const float *)term, m->inner_floats);
     if (!status && m->outer && (made != W || slice == c->slices - 1))
       status = rearrange(m, at[made], total);
   }
@@ -385,15 +407,15 @@ static dnnl_status_t point(const stage *s, char *at) {
                        : dnnl_success;
 }
 
-rp_status rp_dnnl_conv_run(rp_dnnl_conv *c, rp_context *ctx, float *x,
-                           float *w, float *y, const float *bias,
+rp_status rp_dnnl_conv_run(rp_dnnl_conv *c, rp_context *ctx, void *x,
+                           void *w, void *y, const float *bias,
                            void *workspace) {
-  float *const ours[SIDES] = {x, w, y};
+  char *const ours[SIDES] = {x, w, y};
   char *const scratchpad = (char *)workspace + c->scratchpad_at;
   dnnl_status_t status = point(&c->conv, scratchpad);
   for (int i = 0; i < SIDES && !status; i++)
     status = point(&c->sides[i].reorder, scratchpad);
-  const float *present[SIDES] = {NULL, NULL, NULL};
+  const char *present[SIDES] = {NULL, NULL, NULL};
   for (int64_t part = 0; part < c->parts && !status; part++) {
     if (c->bias)
       status = dnnl_memory_set_data_handle(

@@ -1,7 +1,10 @@
 #include "cpu/dnnl_library.h"
 
+#include "cpu/dnnl.h"
+
 #include <oneapi/dnnl/dnnl_debug.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct rp_dnnl_library rp_dnnl;
 
@@ -32,6 +35,24 @@ rp_status rp_dnnl_check(rp_context *ctx, dnnl_status_t status,
     return rp_fail(ctx, RP_NOMEM, "out of memory: oneDNN could not %s", what);
   return rp_fail(ctx, RP_INTERNAL, "oneDNN could not %s: %s", what,
                  dnnl_status2str(status));
+}
+
+bool rp_dnnl_has_bf16(void) {
+  const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+  return (isa & dnnl_cpu_isa_avx512_core_bf16) ==
+         dnnl_cpu_isa_avx512_core_bf16;
+}
+
+void rp_dnnl_notice_bf16(rp_context *ctx) {
+  static atomic_flag said = ATOMIC_FLAG_INIT;
+  if (rp_dnnl_has_bf16() || atomic_flag_test_and_set(&said)) return;
+  rp_notice(ctx, "this processor has no bf16 instructions (AVX512_BF16 or "
+            "AMX): products are computed in f32. bf16 still halves what is "
+            "kept, but a step is no faster than in f32.");
+}
+
+dnnl_data_type_t rp_dnnl_type(const rp_type *type) {
+  return type->dtype == RP_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
 dnnl_status_t rp_dnnl_memory(const dnnl_memory_desc_t *descriptor,

@@ -7,6 +7,7 @@
 #include <oneapi/dnnl/dnnl.h>
 
 #include "base/status.h"
+#include "base/type.h"
 
 /* One engine and one stream a process. */
 struct rp_dnnl_library {
@@ -21,6 +22,8 @@ rp_status rp_dnnl_open(rp_context *ctx);
 /* "oneDNN could not <what>" unless status is success. */
 rp_status rp_dnnl_check(rp_context *ctx, dnnl_status_t status,
                         const char *what);
+/* oneDNN's name of bf16 or f32. */
+dnnl_data_type_t rp_dnnl_type(const rp_type *type);
 /* A memory object without bytes. */
 dnnl_status_t rp_dnnl_memory(const dnnl_memory_desc_t *descriptor,
                              dnnl_memory_t *out);

@@ -14,10 +14,14 @@
 #include "cpu/dnnl_library.h"
 #include "cpu/product.h"
 
+typedef enum operand { OPERAND_A, OPERAND_B, OPERAND_Y } operand;
+
 struct rp_dnnl_product {
   rp_context *ctx;
   rp_product product;
-  bool has_bias;
+  dnnl_data_type_t type[3]; /* by operand */
+  dnnl_data_type_t bias_type;
+  bool has_bias, adds; /* adds: to what y holds */
   int32_t loops;              /* the first batch dims, looped over here */
   dnnl_primitive_t primitive; /* NULL: empty, or k is 0 */
   dnnl_memory_t a, b, bias, y, scratchpad;
@@ -25,16 +29,15 @@ struct rp_dnnl_product {
 
 /* ---- descriptors ----------------------------------------------------------- */
 
-typedef enum operand { OPERAND_A, OPERAND_B, OPERAND_Y } operand;
-
 static int64_t step(const rp_product_dim *dim, operand which) {
   return which == OPERAND_A ? dim->a : which == OPERAND_B ? dim->b : dim->y;
 }
 
 /* The descriptor of one operand: the batch dims from `loops` on, then the
    matrix. A dim over which the operand stays has size 1 there. */
-static dnnl_status_t describe(const rp_product *p, int loops, operand which,
-                              dnnl_memory_desc_t *out) {
+static dnnl_status_t describe(const rp_dnnl_product *product, int loops,
+                              operand which, dnnl_memory_desc_t *out) {
+  const rp_product *p = &product->product;
   const int64_t *matrix = which == OPERAND_A   ? p->a
                           : which == OPERAND_B ? p->b
                                                : p->y;
@@ -53,17 +56,20 @@ static dnnl_status_t describe(const rp_product *p, int loops, operand which,
     strides[i] = s == 0 ? extent : s;
     if (dims[i] * strides[i] > extent) extent = dims[i] * strides[i];
   }
-  return dnnl_memory_desc_init_by_strides(out, rank, dims, dnnl_f32, strides);
+  return dnnl_memory_desc_init_by_strides(out, rank, dims,
+                                          product->type[which], strides);
 }
 
-static dnnl_status_t describe_bias(const rp_product *p, int loops,
+static dnnl_status_t describe_bias(const rp_dnnl_product *product, int loops,
                                    dnnl_memory_desc_t *out) {
+  const rp_product *p = &product->product;
   dnnl_dims_t dims, strides;
   const int rank = p->n_batch - loops + 2;
   for (int i = 0; i < rank; i++) dims[i] = 1, strides[i] = p->n;
   dims[rank - 1] = p->n;
   strides[rank - 1] = 1;
-  return dnnl_memory_desc_init_by_strides(out, rank, dims, dnnl_f32, strides);
+  return dnnl_memory_desc_init_by_strides(out, rank, dims, product->bias_type,
+                                          strides);
 }
 
 /* ---- primitives ------------------------------------------------------------- */
@@ -86,6 +92,16 @@ static void release(rp_dnnl_product *p) {
   p->primitive = NULL;
 }
 
+/* The primitive writes y += a b. */
+static dnnl_status_t set_adding(dnnl_primitive_attr_t attr) {
+  dnnl_post_ops_t post_ops = NULL;
+  dnnl_status_t status = dnnl_post_ops_create(&post_ops);
+  if (!status) status = dnnl_post_ops_append_sum(post_ops, 1);
+  if (!status) status = dnnl_primitive_attr_set_post_ops(attr, post_ops);
+  if (post_ops) dnnl_post_ops_destroy(post_ops);
+  return status;
+}
+
 /* Makes the primitive and its memory objects with the first `loops` batch
    dims left to the loop. dnnl_unimplemented: looping over one dim more would
    be better; nothing is made then. */
@@ -97,10 +113,10 @@ static dnnl_status_t make_primitive(rp_dnnl_product *p, int loops,
   dnnl_primitive_attr_t attr = NULL;
   dnnl_primitive_desc_t descriptor = NULL;
 
-  dnnl_status_t status = describe(&p->product, loops, OPERAND_A, &a);
-  if (!status) status = describe(&p->product, loops, OPERAND_B, &b);
-  if (!status) status = describe(&p->product, loops, OPERAND_Y, &y);
-  if (!status) status = describe_bias(&p->product, loops, &bias);
+  dnnl_status_t status = describe(p, loops, OPERAND_A, &a);
+  if (!status) status = describe(p, loops, OPERAND_B, &b);
+  if (!status) status = describe(p, loops, OPERAND_Y, &y);
+  if (!status) status = describe_bias(p, loops, &bias);
   if (!status)
     status = dnnl_matmul_desc_init(&operation, &a, &b,
                                    p->has_bias ? &bias : NULL, &y);
@@ -108,6 +124,7 @@ static dnnl_status_t make_primitive(rp_dnnl_product *p, int loops,
   if (!status)
     status = dnnl_primitive_attr_set_scratchpad_mode(
         attr, dnnl_scratchpad_mode_user);
+  if (!status && p->adds) status = set_adding(attr);
   if (!status)
     status = dnnl_primitive_desc_create(&descriptor, &operation, attr,
                                         rp_dnnl.engine, NULL);
@@ -135,16 +152,21 @@ static dnnl_status_t make_primitive(rp_dnnl_product *p, int loops,
   return status;
 }
 
-rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
-                                     const rp_array *b, const rp_array *bias,
-                                     const rp_array *y,
-                                     int64_t *workspace_bytes) {
+static rp_dnnl_product *product_new(rp_context *ctx, const rp_array *a,
+                                    const rp_array *b, const rp_array *bias,
+                                    const rp_array *y, bool adds,
+                                    int64_t *workspace_bytes) {
   if (rp_dnnl_open(ctx) != RP_OK) return NULL;
   rp_dnnl_product *p = rp_alloc(ctx, sizeof *p);
   if (p == NULL) return NULL;
   p->ctx = ctx;
   p->product = rp_product_from(a, b, y);
+  p->type[OPERAND_A] = rp_dnnl_type(&a->type);
+  p->type[OPERAND_B] = rp_dnnl_type(&b->type);
+  p->type[OPERAND_Y] = rp_dnnl_type(&y->type);
   p->has_bias = bias != NULL;
+  p->bias_type = bias ? rp_dnnl_type(&bias->type) : dnnl_f32;
+  p->adds = adds;
   *workspace_bytes = 0;
   if (p->product.empty || p->product.k == 0) return p;
 
@@ -160,6 +182,20 @@ rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
   return p;
 }
 
+rp_dnnl_product *rp_dnnl_product_new(rp_context *ctx, const rp_array *a,
+                                     const rp_array *b, const rp_array *bias,
+                                     const rp_array *y,
+                                     int64_t *workspace_bytes) {
+  return product_new(ctx, a, b, bias, y, false, workspace_bytes);
+}
+
+rp_dnnl_product *rp_dnnl_product_new_adding(rp_context *ctx, const rp_array *a,
+                                            const rp_array *b,
+                                            const rp_array *y,
+                                            int64_t *workspace_bytes) {
+  return product_new(ctx, a, b, NULL, y, true, workspace_bytes);
+}
+
 void rp_dnnl_product_free(rp_dnnl_product *p) {
   if (p == NULL) return;
   release(p);
@@ -171,19 +207,29 @@ void rp_dnnl_product_free(rp_dnnl_product *p) {
 typedef struct execution {
   const rp_dnnl_product *p;
   rp_context *ctx;
-  const float *a, *b;
-  float *y;
+  const void *a, *b;
+  void *y;
   dnnl_exec_arg_t args[5];
   int n_args;
 } execution;
+
+/* Element i of an operand. */
+static void *element(const rp_dnnl_product *p, operand which, const void *data,
+                     int64_t i) {
+  return (char *)data + i * (p->type[which] == dnnl_bf16 ? 2 : 4);
+}
 
 static rp_status execute(void *user, int64_t a, int64_t b, int64_t y) {
   const execution *e = user;
   const rp_dnnl_product *p = e->p;
   dnnl_status_t status =
-      dnnl_memory_set_data_handle(p->a, (void *)(e->a + a));
-  if (!status) status = dnnl_memory_set_data_handle(p->b, (void *)(e->b + b));
-  if (!status) status = dnnl_memory_set_data_handle(p->y, e->y + y);
+      dnnl_memory_set_data_handle(p->a, element(p, OPERAND_A, e->a, a));
+  if (!status)
+    status =
+        dnnl_memory_set_data_handle(p->b, element(p, OPERAND_B, e->b, b));
+  if (!status)
+    status =
+        dnnl_memory_set_data_handle(p->y, element(p, OPERAND_Y, e->y, y));
   if (!status)
     status = dnnl_primitive_execute(p->primitive, rp_dnnl.stream, e->n_args,
                                     e->args);
@@ -192,18 +238,27 @@ static rp_status execute(void *user, int64_t a, int64_t b, int64_t y) {
 
 /* y = bias or 0: the product over no k. */
 typedef struct filling {
-  const rp_product *product;
-  const float *bias;
-  float *y;
+  const rp_dnnl_product *p;
+  const void *bias;
+  void *y;
 } filling;
+
+static float load_bias(const filling *f, int64_t j) {
+  if (f->bias == NULL) return 0;
+  if (f->p->bias_type == dnnl_f32) return ((const float *)f->bias)[j];
+  return rp_bf16_to_f32(((const uint16_t *)f->bias)[j]);
+}
 
 static rp_status fill(void *user, int64_t a, int64_t b, int64_t y) {
   (void)a, (void)b;
   const filling *f = user;
-  for (int64_t i = 0; i < f->product->m; i++)
-    for (int64_t j = 0; j < f->product->n; j++)
-      f->y[y + i * f->product->y[0] + j * f->product->y[1]] =
-          f->bias ? f->bias[j] : 0;
+  const rp_product *p = &f->p->product;
+  for (int64_t i = 0; i < p->m; i++)
+    for (int64_t j = 0; j < p->n; j++) {
+      void *at = element(f->p, OPERAND_Y, f->y, y + i * p->y[0] + j * p->y[1]);
+      if (f->p->type[OPERAND_Y] == dnnl_f32) *(float *)at = load_bias(f, j);
+      else *(uint16_t *)at = rp_f32_to_bf16(load_bias(f, j));
+    }
   return RP_OK;
 }
 
@@ -212,7 +267,8 @@ rp_status rp_dnnl_product_run(rp_dnnl_product *p, rp_context *ctx,
                               void *y, void *workspace) {
   if (p->product.empty) return RP_OK;
   if (p->primitive == NULL) {
-    filling f = {&p->product, bias, y};
+    if (p->adds) return RP_OK;
+    filling f = {p, bias, y};
     return rp_product_loop(&p->product, p->product.n_batch, fill, &f);
   }
   execution e = {

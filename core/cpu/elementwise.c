@@ -1,6 +1,7 @@
 /* Rows over an output: broadcasting, collapsed dims, threads. */
 #include "cpu/elementwise.h"
 
+#include "cpu/bf16.h"
 #include "cpu/parallel.h"
 
 /* The output's dims with those of size 1 left out and neighbours merged
@@ -12,6 +13,7 @@ typedef struct grid {
   int64_t dims[RP_RANK];
   int64_t strides[RP_ROW_INPUTS][RP_RANK];
   int64_t size[RP_ROW_INPUTS], out_size; /* bytes an element */
+  bool narrow[RP_ROW_INPUTS], out_narrow; /* bf16 */
 } grid;
 
 /* Input i's stride along dim d of the output; 0 where it is broadcast. */
@@ -25,8 +27,11 @@ static grid grid_of(const rp_kernel_args *args) {
   const rp_type *out = &args->out->type;
   grid g = {.n_in = args->n_in, .count = rp_type_count(out)};
   g.out_size = (int64_t)rp_dtype_size((rp_dtype)out->dtype);
-  for (int i = 0; i < g.n_in; i++)
+  g.out_narrow = out->dtype == RP_BF16;
+  for (int i = 0; i < g.n_in; i++) {
     g.size[i] = (int64_t)rp_dtype_size((rp_dtype)args->in[i].type.dtype);
+    g.narrow[i] = args->in[i].type.dtype == RP_BF16;
+  }
   for (int d = 0; d < out->rank; d++) {
     if (out->dims[d] == 1) continue;
     bool merges = g.rank > 0;
@@ -45,9 +50,40 @@ static grid grid_of(const rp_kernel_args *args) {
   return g;
 }
 
+/* A row of which some arrays are bf16, in pieces that stay in the first-level
+   cache. Every piece but the last is a multiple of what a random word block
+   serves, so that draws are those of the whole row. */
+enum { PIECE = 1024 };
+
+static void run_narrow(const grid *g, const rp_row *row,
+                       rp_row_function *function) {
+  _Alignas(64) float in[RP_ROW_INPUTS][PIECE], out[PIECE];
+  rp_row piece = *row;
+  for (int64_t at = 0; at < row->n; at += PIECE) {
+    piece.n = row->n - at < PIECE ? row->n - at : PIECE;
+    piece.first = row->first + at;
+    for (int i = 0; i < g->n_in; i++) {
+      const int64_t step = row->strides[i];
+      const char *from = (const char *)row->in[i] + at * step * g->size[i];
+      if (g->narrow[i]) {
+        rp_bf16_widen(in[i], from, step, step ? piece.n : 1);
+        piece.in[i] = in[i];
+        piece.strides[i] = step ? 1 : 0;
+      } else {
+        piece.in[i] = from;
+      }
+    }
+    char *to = (char *)row->out + at * g->out_size;
+    piece.out = g->out_narrow ? (void *)out : to;
+    function(&piece);
+    if (g->out_narrow) rp_bf16_round((uint16_t *)to, out, piece.n);
+  }
+}
+
 /* The elements first .. first + n - 1. */
-static void run_tile(const grid *g, const rp_kernel_args *args,
-                     rp_row_function *function, int64_t first, int64_t n) {
+RP_INLINE void run_tile(const grid *g, const rp_kernel_args *args,
+                        rp_row_function *function, bool narrow, int64_t first,
+                        int64_t n) {
   const int last = g->rank - 1;
   int64_t index[RP_RANK], offsets[RP_ROW_INPUTS] = {0};
   int64_t rest = first;
@@ -62,11 +98,12 @@ static void run_tile(const grid *g, const rp_kernel_args *args,
   while (n > 0) {
     const int64_t left = g->dims[last] - index[last];
     row.n = left < n ? left : n;
-    row.first = first;
+    row.first = args->first + first;
     row.out = (char *)args->out->data + first * g->out_size;
     for (int i = 0; i < g->n_in; i++)
       row.in[i] = (const char *)args->in[i].data + offsets[i] * g->size[i];
-    function(&row);
+    if (narrow) run_narrow(g, &row, function);
+    else function(&row);
     first += row.n;
     n -= row.n;
     for (int i = 0; i < g->n_in; i++)
@@ -82,18 +119,38 @@ static void run_tile(const grid *g, const rp_kernel_args *args,
   }
 }
 
-rp_status rp_rows_run(const rp_kernel_args *args, rp_row_function *function) {
+RP_INLINE void run_tiles(const rp_kernel_args *args,
+                         rp_row_function *function, bool narrow) {
   const grid g = grid_of(args);
   const int64_t tiles = (g.count + RP_TILE - 1) / RP_TILE;
 #pragma omp parallel for schedule(static) if (rp_worth(g.count))
   for (int64_t t = 0; t < tiles; t++) {
     const int64_t first = t * RP_TILE, left = g.count - first;
-    run_tile(&g, args, function, first, left < RP_TILE ? left : RP_TILE);
+    run_tile(&g, args, function, narrow, first,
+             left < RP_TILE ? left : RP_TILE);
   }
+}
+
+rp_status rp_rows_run(const rp_kernel_args *args, rp_row_function *function) {
+  run_tiles(args, function, false);
   return RP_OK;
 }
 
+rp_status rp_rows_run_narrow(const rp_kernel_args *args,
+                             rp_row_function *function) {
+  run_tiles(args, function, true);
+  return RP_OK;
+}
+
+static bool any_narrow(const rp_kernel_args *args) {
+  bool any = args->out->type.dtype == RP_BF16;
+  for (int i = 0; i < args->n_in; i++)
+    any |= args->in[i].type.dtype == RP_BF16;
+  return any;
+}
+
 rp_status rp_rows_run_typed(const rp_kernel_args *args, const rp_rows *rows) {
+  if (any_narrow(args)) return rp_rows_run_narrow(args, rows->f32);
   switch (args->in[0].type.dtype) {
     case RP_F32: return rp_rows_run(args, rows->f32);
     case RP_F64: return rp_rows_run(args, rows->f64);

@@ -21,7 +21,7 @@ enum { RP_ROW_INPUTS = 3 };
 
 typedef struct rp_row {
   int64_t n;
-  int64_t first; /* index of the row's first element in the output */
+  int64_t first; /* index of the row's first element in the whole output */
   void *out;
   const void *in[RP_ROW_INPUTS];
   int64_t strides[RP_ROW_INPUTS]; /* in elements */
@@ -34,7 +34,13 @@ typedef void rp_row_function(const rp_row *row);
    where every input is contiguous (or there is none). */
 rp_status rp_rows_run(const rp_kernel_args *args, rp_row_function *function);
 
-/* The row function for the dtype of input 0. */
+/* The same for a function of f32 where some of inputs and output are bf16:
+   those inputs are widened, the result is rounded once, to nearest even. */
+rp_status rp_rows_run_narrow(const rp_kernel_args *args,
+                             rp_row_function *function);
+
+/* The row function for the dtype of input 0; that of f32 where any array is
+   bf16. */
 typedef struct rp_rows {
   rp_row_function *f32, *f64, *i32, *i64, *boolean;
 } rp_rows;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "cpu/bf16.h"
+
 static double run_f32(rp_fold fold, const void *x, int64_t n, double shift) {
   const float s = (float)shift;
   switch (fold) {
@@ -156,9 +158,42 @@ static void finish_f64(rp_finish how, void *y, int64_t m, double divisor,
 static double load_f32(const void *x, int64_t i) { return ((float *)x)[i]; }
 static double load_f64(const void *x, int64_t i) { return ((double *)x)[i]; }
 
-const rp_folder rp_folder_f32 = {sizeof(float), run_f32, rows_f32,
-                                 add_partial_f32, store_f32,
+/* ---- bf16: widened, then as f32 ------------------------------------------ */
+
+static double run_bf16(rp_fold fold, const void *x, int64_t n, double shift) {
+  const uint16_t *bits = x;
+  double total = rp_fold_start(fold);
+  for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
+    const int64_t m = n - at < RP_LANE_BLOCK ? n - at : RP_LANE_BLOCK;
+    float wide[RP_LANE_BLOCK];
+    rp_bf16_widen(wide, bits + at, 1, m);
+    total = rp_nan_join_f64(fold, total, run_f32(fold, wide, m, shift));
+  }
+  return total;
+}
+
+static void rows_bf16(rp_fold fold, void *y, const void *const *row, int n,
+                      int64_t m, const void *shift) {
+  enum { PIECE = 512 };
+  float wide[RP_FOLD_ROWS][PIECE];
+  const void *pieces[RP_FOLD_ROWS];
+  for (int64_t at = 0; at < m; at += PIECE) {
+    const int64_t width = m - at < PIECE ? m - at : PIECE;
+    for (int i = 0; i < n; i++) {
+      rp_bf16_widen(wide[i], (const uint16_t *)row[i] + at, 1, width);
+      pieces[i] = wide[i];
+    }
+    rows_f32(fold, (float *)y + at, pieces, n, width,
+             shift ? (const float *)shift + at : NULL);
+  }
+}
+
+const rp_folder rp_folder_f32 = {sizeof(float), sizeof(float), run_f32,
+                                 rows_f32, add_partial_f32, store_f32,
                                  finish_f32, load_f32};
-const rp_folder rp_folder_f64 = {sizeof(double), run_f64, rows_f64,
-                                 add_partial_f64, store_f64,
+const rp_folder rp_folder_f64 = {sizeof(double), sizeof(double), run_f64,
+                                 rows_f64, add_partial_f64, store_f64,
                                  finish_f64, load_f64};
+const rp_folder rp_folder_bf16 = {sizeof(float), sizeof(uint16_t), run_bf16,
+                                  rows_bf16, add_partial_f32, store_f32,
+                                  finish_f32, load_f32};

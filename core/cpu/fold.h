@@ -1,4 +1,4 @@
-/* Folds over runs and over rows, of f32 and of f64: what a reduction is made
+/* Folds over runs and over rows, of f32, f64 and bf16 (into f32): what a reduction is made
    of (cpu/reduce.c). NaN among what a TOP or BOTTOM sees comes through. */
 #ifndef RP_CPU_FOLD_H
 #define RP_CPU_FOLD_H
@@ -16,7 +16,7 @@ typedef enum rp_finish {
 } rp_finish;
 
 typedef struct rp_folder {
-  size_t size;
+  size_t size, x_size; /* of an element of y and the partials, and of x */
   /* Of x[0..n). */
   double (*run)(rp_fold fold, const void *x, int64_t n, double shift);
   /* y[j] joined with the fold of n <= RP_FOLD_ROWS rows' entries j < m. */
@@ -41,6 +41,6 @@ RP_INLINE double rp_nan_join_f64(rp_fold fold, double a, double b) {
   return rp_fold_is_extreme(fold) ? rp_nan_step_f64(fold, a, b, 0) : a + b;
 }
 
-extern const rp_folder rp_folder_f32, rp_folder_f64;
+extern const rp_folder rp_folder_f32, rp_folder_f64, rp_folder_bf16;
 
 #endif

@@ -52,28 +52,44 @@ static void add_f64(double *restrict y, const double *restrict x, int64_t n) {
   for (int64_t j = 0; j < n; j++) y[j] += x[j];
 }
 
-/* Columns first..last-1 of dx:(n, inner) from dy:(k, inner). */
-static void add_rows(const rp_kernel_args *args, int64_t outer, rp_extent e,
-                     int64_t k, int64_t first, int64_t last) {
-  const bool wide = args->in[0].type.dtype == RP_F64;
-  const int64_t from = outer * k * e.inner, to = outer * e.n * e.inner;
+/* dx:(outer, n, inner) = dw (NULL: 0), and then dx[.., idx[i], ..] += dy[..,
+   i, ..] for k indices. dw may be dx. */
+typedef struct addition {
+  const rp_array *idx;
+  const void *dw, *dy;
+  void *dx;
+  rp_extent e;
+  int64_t k;
+  size_t size; /* of an element */
+} addition;
+
+/* Where columns first..last-1 begin. */
+static void start_rows(const addition *a, int64_t to, int64_t first,
+                       int64_t last) {
+  if (a->dw == a->dx) return;
+  for (int64_t i = 0; i < a->e.n; i++) {
+    const size_t at = (size_t)(to + i * a->e.inner + first) * a->size;
+    const size_t bytes = (size_t)(last - first) * a->size;
+    if (a->dw) memcpy((char *)a->dx + at, (const char *)a->dw + at, bytes);
+    else memset((char *)a->dx + at, 0, bytes);
+  }
+}
+
+/* Columns first..last-1 of one of dx's outer parts. */
+static void add_rows(const addition *a, int64_t outer, int64_t first,
+                     int64_t last) {
+  const rp_extent e = a->e;
+  const int64_t from = outer * a->k * e.inner, to = outer * e.n * e.inner;
   const int64_t m = last - first;
-  const size_t size = wide ? sizeof(double) : sizeof(float);
   if (m == 0) return;
-  for (int64_t i = 0; i < e.n; i++)
-    memset((char *)args->out[0].data +
-               (size_t)(to + i * e.inner + first) * size,
-           0, (size_t)m * size);
-  for (int64_t i = 0; i < k; i++) {
+  start_rows(a, to, first, last);
+  for (int64_t i = 0; i < a->k; i++) {
     const int64_t source = from + i * e.inner + first;
-    const int64_t target =
-        to + rp_index_at(&args->in[1], i) * e.inner + first;
-    if (wide)
-      add_f64((double *)args->out[0].data + target,
-              (const double *)args->in[0].data + source, m);
+    const int64_t target = to + rp_index_at(a->idx, i) * e.inner + first;
+    if (a->size == sizeof(double))
+      add_f64((double *)a->dx + target, (const double *)a->dy + source, m);
     else
-      add_f32((float *)args->out[0].data + target,
-              (const float *)args->in[0].data + source, m);
+      add_f32((float *)a->dx + target, (const float *)a->dy + source, m);
   }
 }
 
@@ -84,28 +100,42 @@ static int64_t share(int64_t total, int64_t parts, int64_t i) {
   return at < total ? at : total;
 }
 
-static rp_status add_selected(const rp_kernel_args *args, rp_extent e) {
-  const rp_status status = rp_indices_check(args, 1, e.n, NULL, "index");
+/* dy is input `dy`, the indices the next one, dw (onto which dy is added) the
+   one before where there is one. */
+static rp_status add_selected(const rp_kernel_args *args, int dy,
+                              rp_extent e) {
+  const rp_status status = rp_indices_check(args, dy + 1, e.n, NULL, "index");
   if (status != RP_OK) return status;
-  const int64_t k = rp_type_count(&args->in[1].type);
-  const int64_t work = e.outer * (k + e.n) * e.inner;
+  const addition a = {
+      .idx = &args->in[dy + 1], .dw = dy > 0 ? args->in[0].data : NULL,
+      .dy = args->in[dy].data, .dx = args->out[0].data, .e = e,
+      .k = rp_type_count(&args->in[dy + 1].type),
+      .size = rp_dtype_size((rp_dtype)args->out[0].type.dtype),
+  };
+  const int64_t passed = a.dw == a.dx ? 0 : e.n;
+  const int64_t work = e.outer * (a.k + passed) * e.inner;
   const int64_t threads = rp_worth(work) ? omp_get_max_threads() : 1;
   const int64_t parts = e.outer >= threads ? 1 : threads;
 #pragma omp parallel for schedule(static) if (rp_worth(work))
   for (int64_t item = 0; item < e.outer * parts; item++) {
     const int64_t part = item % parts;
-    add_rows(args, item / parts, e, k, share(e.inner, parts, part),
+    add_rows(&a, item / parts, share(e.inner, parts, part),
              share(e.inner, parts, part + 1));
   }
   return RP_OK;
 }
 
 static rp_status run_embedding_grad(const rp_kernel_args *args) {
-  return add_selected(args, rp_extent_of(&args->out[0].type, 0));
+  return add_selected(args, 0, rp_extent_of(&args->out[0].type, 0));
+}
+
+static rp_status run_embedding_grad_add(const rp_kernel_args *args) {
+  return add_selected(args, 1, rp_extent_of(&args->out[0].type, 0));
 }
 
 static rp_status run_index_select_grad(const rp_kernel_args *args) {
-  return add_selected(args, rp_extent_of(&args->out[0].type, args->ints[0]));
+  return add_selected(args, 0,
+                      rp_extent_of(&args->out[0].type, args->ints[0]));
 }
 
 /* ---- gather ------------------------------------------------------------- */
@@ -180,14 +210,17 @@ static rp_status run_gather_grad(const rp_kernel_args *args) {
   return RP_OK;
 }
 
-extern const rp_op rp_op_embedding, rp_op_embedding_grad, rp_op_index_select,
-    rp_op_index_select_grad, rp_op_gather, rp_op_gather_grad;
+extern const rp_op rp_op_embedding, rp_op_embedding_grad,
+    rp_op_embedding_grad_add, rp_op_index_select, rp_op_index_select_grad,
+    rp_op_gather, rp_op_gather_grad;
 
 static const rp_kernel rows[] = {
     {&rp_op_embedding, RP_F32, run_embedding, NULL, NULL},
     {&rp_op_embedding, RP_F64, run_embedding, NULL, NULL},
     {&rp_op_embedding_grad, RP_F32, run_embedding_grad, NULL, NULL},
     {&rp_op_embedding_grad, RP_F64, run_embedding_grad, NULL, NULL},
+    {&rp_op_embedding_grad_add, RP_F32, run_embedding_grad_add, NULL, NULL},
+    {&rp_op_embedding_grad_add, RP_F64, run_embedding_grad_add, NULL, NULL},
     {&rp_op_index_select, RP_F32, run_index_select, NULL, NULL},
     {&rp_op_index_select, RP_F64, run_index_select, NULL, NULL},
     {&rp_op_index_select, RP_I32, run_index_select, NULL, NULL},

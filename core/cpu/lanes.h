@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/vecmath.h"
+#include "cpu/bf16.h"
 
 enum { RP_F32_LANES = 32, RP_F64_LANES = 16, RP_LANE_BLOCK = 2048 };
 
@@ -115,6 +116,19 @@ RP_INLINE double rp_fold_f32(rp_fold fold, const float *x, int64_t n,
     for (int l = 0; i < end; i++, l++)
       lane[l] = rp_fold_step_f32(fold, lane[l], x[i], shift);
     total = rp_fold_join_f64(fold, total, rp_lanes_join_f32(fold, lane));
+  }
+  return total;
+}
+
+/* As rp_fold_f32 of x widened, a block of it at a time. */
+RP_INLINE double rp_fold_bf16(rp_fold fold, const uint16_t *x, int64_t n,
+                              float shift) {
+  double total = rp_fold_start(fold);
+  for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
+    const int64_t m = n - at < RP_LANE_BLOCK ? n - at : RP_LANE_BLOCK;
+    float wide[RP_LANE_BLOCK];
+    rp_bf16_widen(wide, x + at, 1, m);
+    total = rp_fold_join_f64(fold, total, rp_fold_f32(fold, wide, m, shift));
   }
   return total;
 }

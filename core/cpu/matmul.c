@@ -1,11 +1,12 @@
-/* Matrix products: f32 by oneDNN, f64 by CBLAS, both over the operands' own
-   strides. */
+/* Matrix products: f32 and bf16 by oneDNN, f64 by CBLAS, over the operands'
+   own strides. */
 #include <cblas.h>
 #include <limits.h>
 
 #include "base/memory.h"
 #include "base/status.h"
 #include "cpu/dnnl.h"
+#include "cpu/mixed_product.h"
 #include "cpu/parallel.h"
 #include "cpu/product.h"
 #include "graph/op.h"
@@ -75,6 +76,41 @@ static rp_status run_f32(const rp_kernel_args *args) {
 }
 
 static void destroy_f32(void *state) { rp_dnnl_product_free(state); }
+
+/* ---- bf16 --------------------------------------------------------------------- */
+
+static rp_status prepare_bf16(const rp_kernel_args *args, const operands *o,
+                              void **state, int64_t *workspace_bytes) {
+  *state = rp_mixed_product_new(args->ctx, &o->a, &o->b, o->bias, &o->y,
+                                false, workspace_bytes);
+  return *state ? RP_OK : rp_last_status(args->ctx);
+}
+
+static rp_status matmul_prepare_bf16(const rp_kernel_args *args, void **state,
+                                     int64_t *workspace_bytes) {
+  const operands o = matmul_operands(args);
+  return prepare_bf16(args, &o, state, workspace_bytes);
+}
+
+static rp_status linear_prepare_bf16(const rp_kernel_args *args, void **state,
+                                     int64_t *workspace_bytes) {
+  const operands o = linear_operands(args);
+  return prepare_bf16(args, &o, state, workspace_bytes);
+}
+
+static rp_status matmul_bf16(const rp_kernel_args *args) {
+  const operands o = matmul_operands(args);
+  return rp_mixed_product_run(args->state, args->ctx, &o.a, &o.b, NULL, &o.y,
+                              args->workspace);
+}
+
+static rp_status linear_bf16(const rp_kernel_args *args) {
+  const operands o = linear_operands(args);
+  return rp_mixed_product_run(args->state, args->ctx, &o.a, &o.b, o.bias,
+                              &o.y, args->workspace);
+}
+
+static void destroy_bf16(void *state) { rp_mixed_product_free(state); }
 
 /* ---- f64 ---------------------------------------------------------------------- */
 
@@ -159,6 +195,8 @@ extern const rp_op rp_op_matmul, rp_op_linear;
 static const rp_kernel rows[] = {
     {&rp_op_matmul, RP_F32, run_f32, matmul_prepare_f32, destroy_f32},
     {&rp_op_matmul, RP_F64, matmul_f64, matmul_prepare_f64, NULL},
+    {&rp_op_matmul, RP_BF16, matmul_bf16, matmul_prepare_bf16, destroy_bf16},
+    {&rp_op_linear, RP_BF16, linear_bf16, linear_prepare_bf16, destroy_bf16},
     {&rp_op_linear, RP_F32, run_f32, linear_prepare_f32, destroy_f32},
     {&rp_op_linear, RP_F64, linear_f64, linear_prepare_f64, NULL},
 };

@@ -2,6 +2,8 @@
    gradients are summed over chunks of rows, whose number follows from the
    shape, into the workspace, and the chunks in order in f64.
 
+   bf16 is widened a block at a time; its weights and statistics are f32.
+
    dx may be written over dy or x, y over x: the same array or another one,
    so that loops have no dependence between iterations (ivdep). */
 #include "cpu/lanes.h"
@@ -48,6 +50,31 @@ RP_INLINE void norm_row_f32(bool centred, const float *x, const float *w,
     y[j] = centred ? (x[j] - mean) * rstd * w[j] + b[j] : x[j] * rstd * w[j];
 }
 
+RP_INLINE void norm_row_bf16(bool centred, const uint16_t *x, const float *w,
+                             const float *b, uint16_t *y, int64_t n,
+                             double eps, float *mean_out, float *rstd_out) {
+  float mean = 0;
+  double square;
+  if (centred) {
+    mean = (float)(rp_fold_bf16(RP_FOLD_SUM, x, n, 0) / (double)n);
+    square = rp_fold_bf16(RP_FOLD_DEVIATION, x, n, mean);
+    *mean_out = mean;
+  } else {
+    square = rp_fold_bf16(RP_FOLD_SQUARES, x, n, 0);
+  }
+  const float rstd = (float)(1 / sqrt(square / (double)n + eps));
+  *rstd_out = rstd;
+  float wide[JOIN];
+  for (int64_t at = 0; at < n; at += JOIN) {
+    const int64_t m = n - at < JOIN ? n - at : JOIN;
+    rp_bf16_widen(wide, x + at, 1, m);
+    for (int64_t j = 0; j < m; j++)
+      wide[j] = centred ? (wide[j] - mean) * rstd * w[at + j] + b[at + j]
+                        : wide[j] * rstd * w[at + j];
+    rp_bf16_round(y + at, wide, m);
+  }
+}
+
 RP_INLINE void norm_row_f64(bool centred, const double *x, const double *w,
                             const double *b, double *y, int64_t n, double eps,
                             double *mean_out, double *rstd_out) {
@@ -87,6 +114,34 @@ static rp_status layer_norm_f64(const rp_kernel_args *args) {
   for (int64_t i = 0; i < s.rows; i++)
     norm_row_f64(true, x + i * s.width, w, b, y + i * s.width, s.width,
                  eps_of(args), mean + i, rstd + i);
+  return RP_OK;
+}
+
+static rp_status layer_norm_bf16(const rp_kernel_args *args) {
+  const rp_array *in = args->in, *out = args->out;
+  const shape s = shape_of(&in[0].type, &in[1].type);
+  const uint16_t *x = in[0].data;
+  const float *w = in[1].data, *b = in[2].data;
+  uint16_t *y = out[0].data;
+  float *mean = out[1].data, *rstd = out[2].data;
+#pragma omp parallel for schedule(static) if (rp_worth(s.rows * s.width))
+  for (int64_t i = 0; i < s.rows; i++)
+    norm_row_bf16(true, x + i * s.width, w, b, y + i * s.width, s.width,
+                  eps_of(args), mean + i, rstd + i);
+  return RP_OK;
+}
+
+static rp_status rms_norm_bf16(const rp_kernel_args *args) {
+  const rp_array *in = args->in, *out = args->out;
+  const shape s = shape_of(&in[0].type, &in[1].type);
+  const uint16_t *x = in[0].data;
+  const float *w = in[1].data;
+  uint16_t *y = out[0].data;
+  float *rstd = out[1].data;
+#pragma omp parallel for schedule(static) if (rp_worth(s.rows * s.width))
+  for (int64_t i = 0; i < s.rows; i++)
+    norm_row_bf16(false, x + i * s.width, w, NULL, y + i * s.width, s.width,
+                  eps_of(args), NULL, rstd + i);
   return RP_OK;
 }
 
@@ -181,6 +236,39 @@ RP_INLINE void grad_row_f32(bool centred, const float *dy, const float *x,
   }
 }
 
+RP_INLINE void grad_row_bf16(bool centred, const uint16_t *dy,
+                             const uint16_t *x, const float *w, float mean,
+                             float rstd, uint16_t *dx, float *restrict dw,
+                             float *restrict db, int64_t n) {
+  float d[RP_LANE_BLOCK], v[RP_LANE_BLOCK];
+  double g_sum = 0, gh_sum = 0;
+  for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
+    const int64_t m = n - at < RP_LANE_BLOCK ? n - at : RP_LANE_BLOCK;
+    double g, gh;
+    rp_bf16_widen(d, dy + at, 1, m);
+    rp_bf16_widen(v, x + at, 1, m);
+    row_sums_f32(d, v, w + at, m, mean, rstd, &g, &gh);
+    g_sum += g;
+    gh_sum += gh;
+  }
+  const float a = centred ? (float)(g_sum / (double)n) : 0;
+  const float b = (float)(gh_sum / (double)n);
+  for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
+    const int64_t m = n - at < RP_LANE_BLOCK ? n - at : RP_LANE_BLOCK;
+    if (n > RP_LANE_BLOCK) {
+      rp_bf16_widen(d, dy + at, 1, m);
+      rp_bf16_widen(v, x + at, 1, m);
+    }
+    for (int64_t j = 0; j < m; j++) {
+      const float h = (v[j] - mean) * rstd;
+      dw[at + j] += d[j] * h;
+      if (centred) db[at + j] += d[j];
+      d[j] = rstd * (d[j] * w[at + j] - a - h * b);
+    }
+    rp_bf16_round(dx + at, d, m);
+  }
+}
+
 RP_INLINE void grad_row_f64(bool centred, const double *dy, const double *x,
                             const double *w, double mean, double rstd,
                             double *dx, double *restrict dw,
@@ -216,7 +304,8 @@ static rp_status prepare_grad(const rp_kernel_args *args, void **state,
   const rp_type *x = &args->in[1].type;
   const shape s = shape_of(x, &args->in[2].type);
   *bytes = rp_align(chunks_of(&s) * (args->n_out - 1) * s.width *
-                    (int64_t)rp_dtype_size((rp_dtype)x->dtype));
+                    (x->dtype == RP_F64 ? (int64_t)sizeof(double)
+                                        : (int64_t)sizeof(float)));
   return RP_OK;
 }
 
@@ -238,6 +327,28 @@ RP_INLINE void grad_f32(bool centred, const rp_kernel_args *args) {
     for (int64_t i = first; i < last; i++)
       grad_row_f32(centred, dy + i * n, x + i * n, w, centred ? mean[i] : 0,
                    rstd[i], dx + i * n, dw, db, n);
+  }
+}
+
+RP_INLINE void grad_bf16(bool centred, const rp_kernel_args *args) {
+  const rp_array *in = args->in;
+  const shape s = shape_of(&in[1].type, &in[2].type);
+  const uint16_t *dy = in[0].data, *x = in[1].data;
+  const float *w = in[2].data, *mean = centred ? in[3].data : NULL;
+  const float *rstd = in[centred ? 4 : 3].data;
+  uint16_t *dx = args->out[0].data;
+  float *partials = args->workspace;
+  const int64_t n = s.width, chunk = chunk_of(&s), chunks = chunks_of(&s);
+  const int64_t stride = (args->n_out - 1) * n;
+#pragma omp parallel for schedule(static) if (rp_worth(s.rows * n))
+  for (int64_t c = 0; c < chunks; c++) {
+    const int64_t first = c * chunk;
+    const int64_t last = s.rows - first < chunk ? s.rows : first + chunk;
+    float *dw = partials + c * stride, *db = dw + n;
+    for (int64_t j = 0; j < stride; j++) dw[j] = 0;
+    for (int64_t i = first; i < last; i++)
+      grad_row_bf16(centred, dy + i * n, x + i * n, w, centred ? mean[i] : 0,
+                    rstd[i], dx + i * n, dw, db, n);
   }
 }
 
@@ -311,6 +422,17 @@ static rp_status rms_norm_grad_f64(const rp_kernel_args *args) {
   return RP_OK;
 }
 
+static rp_status layer_norm_grad_bf16(const rp_kernel_args *args) {
+  grad_bf16(true, args);
+  join(args);
+  return RP_OK;
+}
+static rp_status rms_norm_grad_bf16(const rp_kernel_args *args) {
+  grad_bf16(false, args);
+  join(args);
+  return RP_OK;
+}
+
 extern const rp_op rp_op_layer_norm, rp_op_layer_norm_grad, rp_op_rms_norm,
     rp_op_rms_norm_grad;
 
@@ -319,6 +441,11 @@ static const rp_kernel rows[] = {
     {&rp_op_layer_norm, RP_F64, layer_norm_f64, NULL, NULL},
     {&rp_op_layer_norm_grad, RP_F32, layer_norm_grad_f32, prepare_grad, NULL},
     {&rp_op_layer_norm_grad, RP_F64, layer_norm_grad_f64, prepare_grad, NULL},
+    {&rp_op_layer_norm, RP_BF16, layer_norm_bf16, NULL, NULL},
+    {&rp_op_layer_norm_grad, RP_BF16, layer_norm_grad_bf16, prepare_grad,
+     NULL},
+    {&rp_op_rms_norm, RP_BF16, rms_norm_bf16, NULL, NULL},
+    {&rp_op_rms_norm_grad, RP_BF16, rms_norm_grad_bf16, prepare_grad, NULL},
     {&rp_op_rms_norm, RP_F32, rms_norm_f32, NULL, NULL},
     {&rp_op_rms_norm, RP_F64, rms_norm_f64, NULL, NULL},
     {&rp_op_rms_norm_grad, RP_F32, rms_norm_grad_f32, prepare_grad, NULL},

@@ -1,5 +1,7 @@
 /* Pooling and resizing, a plane at a time. Sums are taken in f64, in the order
-   of what is read. `wide` is a constant wherever a function is inlined. */
+   of what is read. `type`, that of what is read, is a constant wherever a
+   function is inlined. What is added up in place (the gradients) is f32 where
+   that is bf16. */
 #include <string.h>
 
 #include "base/vecmath.h"
@@ -14,15 +16,22 @@ extern const rp_op rp_op_max_pool2d, rp_op_max_pool2d_grad,
     rp_op_upsample_nearest2d, rp_op_upsample_nearest2d_grad;
 
 /* Element i of an array, and where it lies. */
-RP_INLINE double load(const void *x, int64_t i, bool wide) {
-  return wide ? ((const double *)x)[i] : (double)((const float *)x)[i];
+RP_INLINE double load(const void *x, int64_t i, rp_dtype type) {
+  switch (type) {
+    case RP_F64: return ((const double *)x)[i];
+    case RP_F32: return ((const float *)x)[i];
+    default: return rp_bf16_to_f32(((const uint16_t *)x)[i]);
+  }
 }
-RP_INLINE void store(void *x, int64_t i, bool wide, double value) {
-  if (wide) ((double *)x)[i] = value;
-  else ((float *)x)[i] = (float)value;
+RP_INLINE void store(void *x, int64_t i, rp_dtype type, double value) {
+  switch (type) {
+    case RP_F64: ((double *)x)[i] = value; break;
+    case RP_F32: ((float *)x)[i] = (float)value; break;
+    default: ((uint16_t *)x)[i] = rp_f32_to_bf16((float)value);
+  }
 }
-RP_INLINE void grow(void *x, int64_t i, bool wide, double value) {
-  if (wide) ((double *)x)[i] += value;
+RP_INLINE void grow(void *x, int64_t i, rp_dtype type, double value) {
+  if (type == RP_F64) ((double *)x)[i] += value;
   else ((float *)x)[i] += (float)value;
 }
 
@@ -63,7 +72,7 @@ typedef struct stretch {
 
 RP_INLINE void find_greatest(const rp_window *w, const void *x, int64_t height,
                              int64_t width, int64_t i, int64_t columns,
-                             stretch *s, bool wide) {
+                             stretch *s, rp_dtype type) {
   for (int64_t j = 0; j < s->n; j++) s->best[j] = -INFINITY, s->place[j] = -1;
   for (int64_t a = 0; a < w->kernel[0]; a++) {
     const int64_t row = i * w->stride[0] - w->pad[0] + a * w->dilation[0];
@@ -77,7 +86,7 @@ RP_INLINE void find_greatest(const rp_window *w, const void *x, int64_t height,
       const int64_t at = row * width + s->from * step - w->pad[1] +
                          b * w->dilation[1];
       for (int64_t j = first; j < end; j++) {
-        const double v = load(x, at + j * step, wide);
+        const double v = load(x, at + j * step, type);
         const bool more =
             (s->place[j] < 0) | (v > s->best[j]) | (v != v);
         s->place[j] = more ? at + j * step : s->place[j];
@@ -92,36 +101,36 @@ RP_INLINE void find_greatest(const rp_window *w, const void *x, int64_t height,
 RP_INLINE void plane_of_greatest(const rp_window *w, const rp_type *x_type,
                                  const rp_type *y_type, use use, const void *x,
                                  const void *other, void *out, int64_t plane,
-                                 bool wide) {
+                                 rp_dtype type) {
   const int64_t height = dim(x_type, 0), width = dim(x_type, 1);
   const int64_t rows = dim(y_type, 0), columns = dim(y_type, 1);
-  const int64_t element = wide ? sizeof(double) : sizeof(float);
+  const int64_t element = (int64_t)rp_dtype_size(type);
   const char *from = (const char *)x + plane * height * width * element;
   const int64_t inside = plane * height * width;
+  const int64_t sum = type == RP_F64 ? sizeof(double) : sizeof(float);
   if (use == SPREAD)
-    memset((char *)out + inside * element, 0,
-           (size_t)(height * width * element));
+    memset((char *)out + inside * sum, 0, (size_t)(height * width * sum));
   for (int64_t k = 0; k < rows; k++)
     for (int64_t start = 0; start < columns; start += COLUMNS) {
       stretch s;
       s.from = start;
       s.n = columns - start < COLUMNS ? columns - start : COLUMNS;
-      find_greatest(w, from, height, width, k, columns, &s, wide);
+      find_greatest(w, from, height, width, k, columns, &s, type);
       const int64_t at = (plane * rows + k) * columns + start;
       for (int64_t j = 0; j < s.n; j++) {
         if (use == VALUE)
-          store(out, at + j, wide, s.best[j]);
+          store(out, at + j, type, s.best[j]);
         else if (use == TAKE)
-          store(out, at + j, wide,
-                s.place[j] < 0 ? 0 : load(other, inside + s.place[j], wide));
+          store(out, at + j, type,
+                s.place[j] < 0 ? 0 : load(other, inside + s.place[j], type));
         else if (s.place[j] >= 0)
-          grow(out, inside + s.place[j], wide, load(other, at + j, wide));
+          grow(out, inside + s.place[j], type, load(other, at + j, type));
       }
     }
 }
 
 RP_INLINE rp_status run_greatest(const rp_kernel_args *args, use use,
-                                 bool wide) {
+                                 rp_dtype type) {
   const rp_window w = window_of(args);
   const rp_array *x = &args->in[use == VALUE ? 0 : 1];
   const void *other = use == VALUE ? NULL : args->in[0].data;
@@ -131,27 +140,36 @@ RP_INLINE rp_status run_greatest(const rp_kernel_args *args, use use,
 #pragma omp parallel for schedule(static) \
     if (rp_worth(rp_type_count(y) * w.kernel[0] * w.kernel[1]))
   for (int64_t p = 0; p < planes; p++)
-    plane_of_greatest(&w, &x->type, y, use, x->data, other, out, p, wide);
+    plane_of_greatest(&w, &x->type, y, use, x->data, other, out, p, type);
   return RP_OK;
 }
 
 static rp_status max_pool_f32(const rp_kernel_args *args) {
-  return run_greatest(args, VALUE, false);
+  return run_greatest(args, VALUE, RP_F32);
 }
 static rp_status max_pool_f64(const rp_kernel_args *args) {
-  return run_greatest(args, VALUE, true);
+  return run_greatest(args, VALUE, RP_F64);
+}
+static rp_status max_pool_bf16(const rp_kernel_args *args) {
+  return run_greatest(args, VALUE, RP_BF16);
 }
 static rp_status max_pool_grad_f32(const rp_kernel_args *args) {
-  return run_greatest(args, SPREAD, false);
+  return run_greatest(args, SPREAD, RP_F32);
 }
 static rp_status max_pool_grad_f64(const rp_kernel_args *args) {
-  return run_greatest(args, SPREAD, true);
+  return run_greatest(args, SPREAD, RP_F64);
+}
+static rp_status max_pool_grad_bf16(const rp_kernel_args *args) {
+  return run_greatest(args, SPREAD, RP_BF16);
 }
 static rp_status max_pool_take_f32(const rp_kernel_args *args) {
-  return run_greatest(args, TAKE, false);
+  return run_greatest(args, TAKE, RP_F32);
 }
 static rp_status max_pool_take_f64(const rp_kernel_args *args) {
-  return run_greatest(args, TAKE, true);
+  return run_greatest(args, TAKE, RP_F64);
+}
+static rp_status max_pool_take_bf16(const rp_kernel_args *args) {
+  return run_greatest(args, TAKE, RP_BF16);
 }
 
 /* ---- means of spans ------------------------------------------------------------ */
@@ -209,14 +227,14 @@ static rp_status prepare_spans(const rp_kernel_args *args, void **state,
 RP_INLINE void plane_of_means(const span *rows, const span *columns,
                               int64_t n_rows, int64_t n_columns, int64_t width,
                               const void *x, int64_t from, void *y, int64_t to,
-                              bool wide) {
+                              rp_dtype type) {
   for (int64_t i = 0; i < n_rows; i++)
     for (int64_t j = 0; j < n_columns; j++) {
       double total = 0;
       for (int64_t r = rows[i].first; r < rows[i].end; r++)
         for (int64_t c = columns[j].first; c < columns[j].end; c++)
-          total += load(x, from + r * width + c, wide);
-      store(y, to + i * n_columns + j, wide,
+          total += load(x, from + r * width + c, type);
+      store(y, to + i * n_columns + j, type,
             total / (rows[i].divisor * columns[j].divisor));
     }
 }
@@ -224,19 +242,19 @@ RP_INLINE void plane_of_means(const span *rows, const span *columns,
 RP_INLINE void plane_of_shares(const span *rows, const span *columns,
                                int64_t n_rows, int64_t n_columns,
                                int64_t width, const void *dy, int64_t from,
-                               void *dx, int64_t to, bool wide) {
+                               void *dx, int64_t to, rp_dtype type) {
   for (int64_t i = 0; i < n_rows; i++)
     for (int64_t j = 0; j < n_columns; j++) {
-      const double share = load(dy, from + i * n_columns + j, wide) /
+      const double share = load(dy, from + i * n_columns + j, type) /
                            (rows[i].divisor * columns[j].divisor);
       for (int64_t r = rows[i].first; r < rows[i].end; r++)
         for (int64_t c = columns[j].first; c < columns[j].end; c++)
-          grow(dx, to + r * width + c, wide, share);
+          grow(dx, to + r * width + c, type, share);
     }
 }
 
 RP_INLINE rp_status run_spans(const rp_kernel_args *args, spans kind,
-                              bool adjoint, bool wide) {
+                              bool adjoint, rp_dtype type) {
   const rp_array *in = &args->in[0], *out = &args->out[0];
   const rp_type *x = adjoint ? &out->type : &in->type;
   const rp_type *y = adjoint ? &in->type : &out->type;
@@ -252,73 +270,102 @@ RP_INLINE rp_status run_spans(const rp_kernel_args *args, spans kind,
   for (int64_t p = 0; p < planes; p++) {
     if (adjoint)
       plane_of_shares(rows, columns, n_rows, n_columns, width, in->data,
-                      p * outside, out->data, p * inside, wide);
+                      p * outside, out->data, p * inside, type);
     else
       plane_of_means(rows, columns, n_rows, n_columns, width, in->data,
-                     p * inside, out->data, p * outside, wide);
+                     p * inside, out->data, p * outside, type);
   }
   return RP_OK;
 }
 
 static rp_status avg_pool_f32(const rp_kernel_args *args) {
-  return run_spans(args, WINDOWS, false, false);
+  return run_spans(args, WINDOWS, false, RP_F32);
 }
 static rp_status avg_pool_f64(const rp_kernel_args *args) {
-  return run_spans(args, WINDOWS, false, true);
+  return run_spans(args, WINDOWS, false, RP_F64);
+}
+static rp_status avg_pool_bf16(const rp_kernel_args *args) {
+  return run_spans(args, WINDOWS, false, RP_BF16);
 }
 static rp_status avg_pool_grad_f32(const rp_kernel_args *args) {
-  return run_spans(args, WINDOWS, true, false);
+  return run_spans(args, WINDOWS, true, RP_F32);
 }
 static rp_status avg_pool_grad_f64(const rp_kernel_args *args) {
-  return run_spans(args, WINDOWS, true, true);
+  return run_spans(args, WINDOWS, true, RP_F64);
+}
+static rp_status avg_pool_grad_bf16(const rp_kernel_args *args) {
+  return run_spans(args, WINDOWS, true, RP_BF16);
 }
 static rp_status adaptive_f32(const rp_kernel_args *args) {
-  return run_spans(args, ADAPTIVE, false, false);
+  return run_spans(args, ADAPTIVE, false, RP_F32);
 }
 static rp_status adaptive_f64(const rp_kernel_args *args) {
-  return run_spans(args, ADAPTIVE, false, true);
+  return run_spans(args, ADAPTIVE, false, RP_F64);
+}
+static rp_status adaptive_bf16(const rp_kernel_args *args) {
+  return run_spans(args, ADAPTIVE, false, RP_BF16);
 }
 static rp_status adaptive_grad_f32(const rp_kernel_args *args) {
-  return run_spans(args, ADAPTIVE, true, false);
+  return run_spans(args, ADAPTIVE, true, RP_F32);
 }
 static rp_status adaptive_grad_f64(const rp_kernel_args *args) {
-  return run_spans(args, ADAPTIVE, true, true);
+  return run_spans(args, ADAPTIVE, true, RP_F64);
+}
+static rp_status adaptive_grad_bf16(const rp_kernel_args *args) {
+  return run_spans(args, ADAPTIVE, true, RP_BF16);
 }
 static rp_status upsample_f32(const rp_kernel_args *args) {
-  return run_spans(args, NEAREST, false, false);
+  return run_spans(args, NEAREST, false, RP_F32);
 }
 static rp_status upsample_f64(const rp_kernel_args *args) {
-  return run_spans(args, NEAREST, false, true);
+  return run_spans(args, NEAREST, false, RP_F64);
+}
+static rp_status upsample_bf16(const rp_kernel_args *args) {
+  return run_spans(args, NEAREST, false, RP_BF16);
 }
 static rp_status upsample_grad_f32(const rp_kernel_args *args) {
-  return run_spans(args, NEAREST, true, false);
+  return run_spans(args, NEAREST, true, RP_F32);
 }
 static rp_status upsample_grad_f64(const rp_kernel_args *args) {
-  return run_spans(args, NEAREST, true, true);
+  return run_spans(args, NEAREST, true, RP_F64);
+}
+static rp_status upsample_grad_bf16(const rp_kernel_args *args) {
+  return run_spans(args, NEAREST, true, RP_BF16);
 }
 
 static const rp_kernel rows[] = {
     {&rp_op_max_pool2d, RP_F32, max_pool_f32, NULL, NULL},
     {&rp_op_max_pool2d, RP_F64, max_pool_f64, NULL, NULL},
+    {&rp_op_max_pool2d, RP_BF16, max_pool_bf16, NULL, NULL},
     {&rp_op_max_pool2d_grad, RP_F32, max_pool_grad_f32, NULL, NULL},
     {&rp_op_max_pool2d_grad, RP_F64, max_pool_grad_f64, NULL, NULL},
+    {&rp_op_max_pool2d_grad, RP_BF16, max_pool_grad_bf16, NULL, NULL},
     {&rp_op_max_pool2d_take, RP_F32, max_pool_take_f32, NULL, NULL},
     {&rp_op_max_pool2d_take, RP_F64, max_pool_take_f64, NULL, NULL},
+    {&rp_op_max_pool2d_take, RP_BF16, max_pool_take_bf16, NULL, NULL},
     {&rp_op_avg_pool2d, RP_F32, avg_pool_f32, prepare_spans, NULL},
     {&rp_op_avg_pool2d, RP_F64, avg_pool_f64, prepare_spans, NULL},
+    {&rp_op_avg_pool2d, RP_BF16, avg_pool_bf16, prepare_spans, NULL},
     {&rp_op_avg_pool2d_grad, RP_F32, avg_pool_grad_f32, prepare_spans, NULL},
     {&rp_op_avg_pool2d_grad, RP_F64, avg_pool_grad_f64, prepare_spans, NULL},
+    {&rp_op_avg_pool2d_grad, RP_BF16, avg_pool_grad_bf16, prepare_spans, NULL},
     {&rp_op_adaptive_avg_pool2d, RP_F32, adaptive_f32, prepare_spans, NULL},
     {&rp_op_adaptive_avg_pool2d, RP_F64, adaptive_f64, prepare_spans, NULL},
+    {&rp_op_adaptive_avg_pool2d, RP_BF16, adaptive_bf16, prepare_spans, NULL},
     {&rp_op_adaptive_avg_pool2d_grad, RP_F32, adaptive_grad_f32, prepare_spans,
      NULL},
     {&rp_op_adaptive_avg_pool2d_grad, RP_F64, adaptive_grad_f64, prepare_spans,
      NULL},
+    {&rp_op_adaptive_avg_pool2d_grad, RP_BF16, adaptive_grad_bf16, prepare_spans,
+     NULL},
     {&rp_op_upsample_nearest2d, RP_F32, upsample_f32, prepare_spans, NULL},
     {&rp_op_upsample_nearest2d, RP_F64, upsample_f64, prepare_spans, NULL},
+    {&rp_op_upsample_nearest2d, RP_BF16, upsample_bf16, prepare_spans, NULL},
     {&rp_op_upsample_nearest2d_grad, RP_F32, upsample_grad_f32, prepare_spans,
      NULL},
     {&rp_op_upsample_nearest2d_grad, RP_F64, upsample_grad_f64, prepare_spans,
+     NULL},
+    {&rp_op_upsample_nearest2d_grad, RP_BF16, upsample_grad_bf16, prepare_spans,
      NULL},
 };
 

@@ -36,17 +36,16 @@ typedef struct task {
 static double fold_row(const task *t, rp_fold fold, int64_t k, int64_t first,
                        int64_t last, double shift) {
   const rp_layout *l = &t->l;
-  const char *x = t->x + rp_groups_offset(&l->kept, k) * (int64_t)t->e->size;
+  const int64_t size = (int64_t)t->e->x_size;
+  const char *x = t->x + rp_groups_offset(&l->kept, k) * size;
   if (l->reduced.n == 0)
-    return t->e->run(fold, x + first * (int64_t)t->e->size, last - first,
-                     shift);
+    return t->e->run(fold, x + first * size, last - first, shift);
   double total = rp_fold_start(fold);
   while (first < last) {
     const int64_t at = first % l->run;
     const int64_t n = last - first < l->run - at ? last - first : l->run - at;
     const int64_t from = rp_groups_offset(&l->reduced, first / l->run) + at;
-    const double part =
-        t->e->run(fold, x + from * (int64_t)t->e->size, n, shift);
+    const double part = t->e->run(fold, x + from * size, n, shift);
     total = rp_nan_join_f64(fold, total, part);
     first += n;
   }
@@ -97,7 +96,8 @@ static void fold_columns(const task *t, rp_fold fold, char *acc, int64_t k,
                          const char *shift) {
   const rp_layout *l = &t->l;
   const int64_t size = (int64_t)t->e->size;
-  const char *x = t->x + (rp_groups_offset(&l->kept, k) + at) * size;
+  const int64_t x_size = (int64_t)t->e->x_size;
+  const char *x = t->x + (rp_groups_offset(&l->kept, k) + at) * x_size;
   double start[JOIN];
   for (int j = 0; j < JOIN; j++) start[j] = rp_fold_start(fold);
   for (int64_t j = 0; j < m; j += JOIN)
@@ -106,7 +106,7 @@ static void fold_columns(const task *t, rp_fold fold, char *acc, int64_t k,
     const void *row[ROWS];
     const int n = (int)(last - first < ROWS ? last - first : ROWS);
     for (int i = 0; i < n; i++)
-      row[i] = x + rp_groups_offset(&l->reduced, first + i) * size;
+      row[i] = x + rp_groups_offset(&l->reduced, first + i) * x_size;
     t->e->rows(fold, acc, row, n, m, shift);
   }
 }
@@ -161,6 +161,14 @@ static void finish_all(const task *t, rp_finish how, char *y, int64_t outputs,
 }
 
 /* ---- kernels ------------------------------------------------------------- */
+static const rp_folder *folder_of(const rp_type *x) {
+  switch (x->dtype) {
+    case RP_F32: return &rp_folder_f32;
+    case RP_BF16: return &rp_folder_bf16;
+    default: return &rp_folder_f64;
+  }
+}
+
 static int64_t partial_bytes(const rp_layout *l, size_t size) {
   if (l->chunks == 1) return 0;
   return rp_align(l->kept.count * l->chunks *
@@ -176,7 +184,7 @@ static int64_t shift_bytes(const rp_layout *l, const way *w, size_t size) {
 static rp_status measure(const rp_kernel_args *args, const way *w,
                          uint32_t set, int64_t *bytes) {
   const rp_type *x = &args->in[0].type;
-  const size_t size = rp_dtype_size((rp_dtype)x->dtype);
+  const size_t size = folder_of(x)->size;
   rp_layout l;
   rp_layout_of(&l, x, set);
   *bytes = partial_bytes(&l, size) + shift_bytes(&l, w, size);
@@ -186,8 +194,7 @@ static rp_status measure(const rp_kernel_args *args, const way *w,
 static rp_status reduce(const rp_kernel_args *args, const way *w,
                         uint32_t set, int64_t correction) {
   const rp_type *x = &args->in[0].type;
-  task t = {.e = x->dtype == RP_F32 ? &rp_folder_f32
-                                       : &rp_folder_f64, .x = args->in[0].data,
+  task t = {.e = folder_of(x), .x = args->in[0].data,
             .count = rp_type_count(x), .y = args->out[0].data,
             .partials = args->workspace};
   rp_layout_of(&t.l, x, set);
@@ -290,6 +297,7 @@ static const rp_kernel rows[] = {
     {&rp_op_logsumexp, RP_F64, run_logsumexp, prepare_logsumexp, NULL},
     {&rp_op_sum_to, RP_F32, run_sum_to, prepare_sum_to, NULL},
     {&rp_op_sum_to, RP_F64, run_sum_to, prepare_sum_to, NULL},
+    {&rp_op_sum_to, RP_BF16, run_sum_to, prepare_sum_to, NULL},
     {&rp_op_sum_squares, RP_F32, run_sum_squares, prepare_sum_squares, NULL},
     {&rp_op_sum_squares, RP_F64, run_sum_squares, prepare_sum_squares, NULL},
 };

@@ -22,6 +22,8 @@ typedef struct rp_kernel_args {
   const int64_t *ints;
   const double *reals;
   int32_t n_ints, n_reals;
+  const struct rp_fusion *fusion; /* of a fused node, in prepare */
+  int64_t first;        /* random ops: index of the arrays' first element */
   void *workspace;      /* RP_ALIGN-aligned, of the size prepare asked for */
   void *state;          /* what prepare made */
   uint64_t seed;        /* random ops: rp_manual_seed's, when recorded ... */

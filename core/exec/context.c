@@ -1,4 +1,5 @@
 /* Contexts: the one file that knows every stage's state. */
+#include <math.h>
 #include <omp.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ rp_context *rp_context_new(void) {
   rp_context *ctx = calloc(1, sizeof *ctx);
   if (ctx == NULL) return NULL;
   ctx->threads = omp_get_max_threads();
+  ctx->fuses = true;
   register_kernels(&rp_cpu);
   ctx->plans = rp_alloc(ctx, sizeof *ctx->plans);
   ctx->arena = rp_alloc(ctx, sizeof *ctx->arena);
@@ -53,6 +55,28 @@ void rp_set_num_threads(rp_context *ctx, int threads) {
   omp_set_num_threads(ctx->threads);
 }
 int rp_num_threads(const rp_context *ctx) { return ctx->threads; }
+
+rp_rates rp_rates_get(const rp_context *ctx) {
+  return ctx->rates.flops_per_second > 0
+             ? ctx->rates
+             : (rp_rates){rp_cpu.flops_per_second, rp_cpu.bytes_per_second};
+}
+
+rp_status rp_rates_set(rp_context *ctx, rp_rates rates) {
+  if (!(rates.flops_per_second > 0 && rates.flops_per_second < HUGE_VAL) ||
+      !(rates.bytes_per_second > 0 && rates.bytes_per_second < HUGE_VAL))
+    return rp_fail(ctx, RP_VALUE, "[rates_set] %g FLOP/s and %g bytes/s: rates "
+                   "are above 0", rates.flops_per_second,
+                   rates.bytes_per_second);
+  ctx->rates = rates;
+  return RP_OK;
+}
+
+bool rp_fusion_enable(rp_context *ctx, bool on) {
+  const bool before = ctx->fuses;
+  ctx->fuses = on;
+  return before;
+}
 
 void rp_memory_stats(const rp_context *ctx, rp_memory *out) {
   *out = (rp_memory){

@@ -179,13 +179,23 @@ static rp_status bind_request(preparation *p) {
   return status;
 }
 
+static rp_status add_rates(preparation *p) {
+  const rp_rates rates = rp_rates_get(p->ctx);
+  int64_t bits[2];
+  memcpy(bits, &rates, sizeof bits);
+  const rp_status status = rp_key_add(&p->key, p->ctx, bits[0]);
+  return status == RP_OK ? rp_key_add(&p->key, p->ctx, bits[1]) : status;
+}
+
 static rp_status make_key(preparation *p) {
   rp_context *ctx = p->ctx;
   const rp_request *r = p->request;
   rp_status status = rp_key_add_walk(&p->key, ctx, &p->walk, &p->set.bindings);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, r->action);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, ctx->threads);
-  if (status == RP_OK) status = rp_key_add(&p->key, ctx, rp_watches(ctx));
+  if (status == RP_OK)
+    status = rp_key_add(&p->key, ctx, 2 * ctx->fuses + rp_watches(ctx));
+  if (status == RP_OK) status = add_rates(p);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, p->set.targets.n);
   for (int32_t i = 0; i < p->set.targets.n && status == RP_OK; i++) {
     const rp_tensor *t = p->set.targets.at[i];
@@ -331,6 +341,8 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
   if (status == RP_OK) {
     status = rp_graph_simplify(graph, ctx);
     if (status == RP_OK) status = rp_graph_split(graph, ctx);
+    if (status == RP_OK && ctx->fuses && !rp_watches(ctx))
+      status = rp_graph_fuse(graph, ctx);
     if (status == RP_OK) status = rp_graph_find_light(graph, ctx);
     if (status != RP_OK) rp_graph_free(graph, ctx);
   }

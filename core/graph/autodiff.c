@@ -102,8 +102,41 @@ static rp_status sweep_open(sweep *s, rp_context *ctx, rp_tensor *const *y,
   return RP_OK;
 }
 
+/* sum + g; of bf16 and f32, f32 comes out. Where g's op can add to a sum in
+   place, g itself, which nobody else reads then, is never made. */
+static rp_tensor *sum_of(rp_tape *tape, rp_tensor *sum, rp_tensor *g) {
+  const rp_node *made = g->node;
+  const rp_op *adds = made->op->adds;
+  if (adds == NULL || g->storage || made->flags & RP_NODE_DEAD ||
+      sum->type.dtype != g->type.dtype)
+    return rp_add(tape, sum, g);
+  rp_tensor *inputs[8] = {sum};
+  memcpy(inputs + 1, made->inputs,
+         (size_t)made->n_inputs * sizeof *made->inputs);
+  return rp_emit(tape, adds, inputs, made->n_inputs + 1, made->ints,
+                 made->n_ints, made->reals, made->n_reals);
+}
+
 static void accumulate(rp_tape *tape, sweep *s, int32_t slot, rp_tensor *g) {
-  s->grads[slot] = s->grads[slot] ? rp_add(tape, s->grads[slot], g) : g;
+  s->grads[slot] = s->grads[slot] ? sum_of(tape, s->grads[slot], g) : g;
+}
+
+/* g is a gradient of `like`, or one in f32 of a bf16 value. */
+static bool is_gradient_of(const rp_tensor *g, const rp_type *like) {
+  return rp_dims_equal(&g->type, like) &&
+         (g->type.dtype == like->dtype ||
+          (g->type.dtype == RP_F32 && like->dtype == RP_BF16));
+}
+
+/* What node's rule is given: of the outputs' dtypes, unless it takes more. */
+static void round_gradients(rp_tape *tape, const rp_node *node,
+                            rp_tensor **dy) {
+  const bool takes_wide = node->op->flags & RP_WIDE_GRAD;
+  for (int k = 0; k < node->n_outputs; k++) {
+    const rp_type *y = &node->outputs[k].type;
+    if (dy[k] && !(takes_wide && is_gradient_of(dy[k], y)))
+      dy[k] = rp_cast(tape, dy[k], (rp_dtype)y->dtype);
+  }
 }
 
 /* The gradient of an op without a rule, through its decomposition. */
@@ -128,7 +161,7 @@ static void grad_by_decomposition(rp_tape *tape, const rp_node *node,
 static rp_status apply_rule(rp_tape *tape, sweep *s, int32_t i) {
   rp_node *node = s->walk.nodes.at[i];
   const int32_t *edges = &s->edges[s->first_edge[i]];
-  rp_tensor *const *dy = &s->grads[s->first_slot[i]];
+  rp_tensor **dy = &s->grads[s->first_slot[i]];
   bool any = false;
   for (int k = 0; k < node->n_outputs; k++) any |= dy[k] != NULL;
   uint64_t needs = 0;
@@ -148,6 +181,7 @@ static rp_status apply_rule(rp_tape *tape, sweep *s, int32_t i) {
   const uint64_t outer_needs = tape->needs;
   tape->node = node;
   tape->needs = needs;
+  round_gradients(tape, node, dy);
   if (node->op->grad) {
     node->op->grad(tape, node, dy, dx);
   } else if (node->op->decompose) {
@@ -159,7 +193,7 @@ static rp_status apply_rule(rp_tape *tape, sweep *s, int32_t i) {
   tape->needs = outer_needs;
   for (int j = 0; j < node->n_inputs && tape->status == RP_OK; j++) {
     if (edges[j] < 0 || dx[j] == NULL) continue;
-    if (!rp_type_equal(&dx[j]->type, &node->inputs[j]->type)) {
+    if (!is_gradient_of(dx[j], &node->inputs[j]->type)) {
       char got[RP_DIMS_TEXT], want[RP_DIMS_TEXT];
       tape->status = rp_node_fail(
           node, RP_INTERNAL, "gradient of input %d is %s, its value %s", j + 1,
@@ -193,8 +227,11 @@ rp_status rp_vjp(rp_tape *tape, rp_tensor *const *y, rp_tensor *const *dy,
     status = apply_rule(tape, &s, i);
   }
   if (status == RP_OK) status = tape->status;
-  for (int i = 0; i < n_x && status == RP_OK; i++)
-    dx[i] = s.x_slots[i] >= 0 ? s.grads[s.x_slots[i]] : NULL;
+  for (int i = 0; i < n_x && status == RP_OK; i++) {
+    rp_tensor *g = s.x_slots[i] >= 0 ? s.grads[s.x_slots[i]] : NULL;
+    dx[i] = g ? rp_cast(tape, g, (rp_dtype)x[i]->type.dtype) : NULL;
+    status = tape->status;
+  }
   r->place = place;
   r->origin = outer_origin;
   sweep_free(&s, ctx);

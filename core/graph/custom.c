@@ -53,9 +53,9 @@ rp_status rp_substitute(rp_tape *tape, rp_tensor *const *roots, int n_roots,
       memcpy(out, inputs, (size_t)n_roots * sizeof *out);
     } else if (changed) {
       made[i] = node->op->flags & RP_RANDOM
-                    ? rp_emit_stream(tape, node->op, inputs[0], node->ints,
-                                     node->n_ints, node->reals, node->n_reals,
-                                     node->stream)
+                    ? rp_emit_stream(tape, node->op, inputs, count,
+                                     node->ints, node->n_ints, node->reals,
+                                     node->n_reals, node->stream)
                     : rp_emit(tape, node->op, inputs, count, node->ints,
                               node->n_ints, node->reals, node->n_reals);
       status = tape->status;

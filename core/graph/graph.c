@@ -147,6 +147,7 @@ static rp_status add_node(builder *b, const rp_node *node) {
       .n_values = node->n_outputs,
       .n_ints = node->n_ints,
       .n_reals = node->n_reals,
+      .in_place = node->op->in_place,
       .stream = -1,
       .origin = -1,
   };
@@ -250,11 +251,40 @@ rp_status rp_graph_build(rp_graph *graph, rp_context *ctx,
   return status;
 }
 
+void rp_graph_renumber(rp_graph *graph, const int32_t *moved) {
+  for (int32_t v = 0; v < graph->values.n; v++) graph->values.at[v].node = -1;
+  for (int32_t i = 0; i < graph->nodes.n; i++) {
+    rp_graph_node *node = &graph->nodes.at[i];
+    for (int32_t k = 0; k < node->n_values; k++)
+      graph->values.at[node->first_value + k].node = i;
+    /* The forward node itself may be gone: the next one kept before it stands
+       for where it was. */
+    int32_t origin = node->origin;
+    while (origin >= 0 && moved[origin] < 0) origin--;
+    node->origin = origin >= 0 ? moved[origin] : -1;
+  }
+  for (int32_t i = 0; i < graph->ranges.n; i++) {
+    const int32_t node = moved[graph->ranges.at[i].node];
+    graph->ranges.at[i].node = node < 0 ? 0 : node;
+  }
+}
+
+static void free_attributes(rp_context *ctx, int64_t *ints, int32_t n_ints,
+                            double *reals, int32_t n_reals) {
+  rp_free(ctx, ints, (size_t)n_ints * sizeof *ints);
+  rp_free(ctx, reals, (size_t)n_reals * sizeof *reals);
+}
+
 void rp_graph_free(rp_graph *graph, rp_context *ctx) {
   for (int32_t i = 0; i < graph->nodes.n; i++) {
     const rp_graph_node *node = &graph->nodes.at[i];
-    rp_free(ctx, node->ints, (size_t)node->n_ints * sizeof *node->ints);
-    rp_free(ctx, node->reals, (size_t)node->n_reals * sizeof *node->reals);
+    free_attributes(ctx, node->ints, node->n_ints, node->reals, node->n_reals);
+    for (int32_t k = 0; node->fusion && k < node->fusion->n; k++) {
+      const rp_part *part = &node->fusion->parts[k];
+      free_attributes(ctx, part->ints, part->n_ints, part->reals,
+                      part->n_reals);
+    }
+    rp_free(ctx, node->fusion, sizeof *node->fusion);
   }
   rp_array_free(ctx, &graph->nodes, sizeof(rp_graph_node));
   rp_array_free(ctx, &graph->operands, sizeof(rp_operand));

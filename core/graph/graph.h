@@ -26,6 +26,8 @@ typedef struct rp_graph_node {
   int64_t *ints;
   double *reals;
   int32_t n_ints, n_reals;
+  rp_fusion *fusion; /* owned; NULL: one op */
+  uint32_t in_place; /* the op's, or what fusion leaves of it */
   int32_t stream; /* random: number of its stream, -1 */
   int32_t origin; /* backward: the forward node it is a gradient of, -1 */
   rp_place place; /* layer, entry and segment numbered from 1 in order of
@@ -94,14 +96,28 @@ rp_status rp_graph_build(rp_graph *graph, rp_context *ctx,
    forward / backward border, a layer, a mark: that would stretch a value's
    life) and drops what nobody needs any more. */
 rp_status rp_graph_simplify(rp_graph *graph, rp_context *ctx);
+/* Lets gradients that make a forward node's values too run in its place. */
+void rp_graph_join(rp_graph *graph);
+bool rp_operand_equal(const rp_operand *a, const rp_operand *b);
 /* In a graph with a backward part, puts the two parts of each forward op that
    has them (rp_op.parts) in its place. */
 rp_status rp_graph_split(rp_graph *graph, rp_context *ctx);
+/* Makes chains and small trees of elementwise ops one node each, where nobody
+   else reads what is in between: ops recorded one after the other, of one
+   layer and mark, whose values have one shape. Bits stay. */
+rp_status rp_graph_fuse(rp_graph *graph, rp_context *ctx);
 /* Marks the forward values that no strategy keeps unless it says so: those that
    backward does not read, and those that a short chain of cheap ops makes
    again from leaves and from what backward reads anyway (an activation's
    output beside its input, a normalised value beside what was normalised). */
 rp_status rp_graph_find_light(rp_graph *graph, rp_context *ctx);
+/* What nodes that moved are called by: values' makers, origins, ranges.
+   moved[i]: where old node i, or what took its place, is now; -1: gone. */
+void rp_graph_renumber(rp_graph *graph, const int32_t *moved);
 void rp_graph_free(rp_graph *graph, rp_context *ctx);
+
+static inline const char *rp_graph_node_name(const rp_graph_node *node) {
+  return node->fusion ? node->fusion->name : node->op->name;
+}
 
 #endif

@@ -36,13 +36,19 @@ static double remake_bytes(const rp_graph *graph, int32_t v, double limit) {
 
 rp_status rp_graph_find_light(rp_graph *graph, rp_context *ctx) {
   const size_t size = (size_t)graph->values.n * sizeof(bool);
-  bool *is_read = rp_alloc(ctx, size); /* by backward */
-  if (is_read == NULL) return RP_NOMEM;
-  for (int32_t i = graph->n_forward; i < graph->nodes.n; i++) {
+  /* By backward; and before it, else a value is made at the border and there is
+     nothing to gain. */
+  bool *is_read = rp_alloc(ctx, size), *is_passed = rp_alloc(ctx, size);
+  if (is_read == NULL || is_passed == NULL) {
+    rp_free(ctx, is_read, size);
+    rp_free(ctx, is_passed, size);
+    return RP_NOMEM;
+  }
+  for (int32_t i = 0; i < graph->nodes.n; i++) {
     const rp_graph_node *node = &graph->nodes.at[i];
     for (int32_t k = 0; k < node->n_operands; k++) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
-      if (v >= 0) is_read[v] = true;
+      if (v >= 0) (i < graph->n_forward ? is_passed : is_read)[v] = true;
     }
   }
   for (int32_t i = 0; i < graph->n_forward; i++) {
@@ -53,10 +59,12 @@ rp_status rp_graph_find_light(rp_graph *graph, rp_context *ctx) {
       const double bytes = (double)rp_value_bytes(graph, v);
       value->light =
           !value->keep && !value->target &&
-          (!is_read[v] || (bytes >= LEAST && remake_bytes(graph, v, CHAIN * bytes)
-                                                <= CHAIN * bytes));
+          (!is_read[v] ||
+           (is_passed[v] && bytes >= LEAST &&
+            remake_bytes(graph, v, CHAIN * bytes) <= CHAIN * bytes));
     }
   }
   rp_free(ctx, is_read, size);
+  rp_free(ctx, is_passed, size);
   return RP_OK;
 }

@@ -35,7 +35,13 @@ enum {
   RP_LEAF = 1 << 8,
   /* Effects: may have one input more than `inputs`, a bool of rank 0 (the
      guard): where it is false nothing is written. */
-  RP_GUARDABLE = 1 << 9
+  RP_GUARDABLE = 1 << 9,
+  /* The gradient rule takes dy in f32 where the output is bf16. Others get it
+     rounded first. */
+  RP_WIDE_GRAD = 1 << 10,
+  /* Takes f32 inputs beside bf16 ones as they are (elementwise ops do too:
+     the result is then f32). */
+  RP_MIXED = 1 << 11
 };
 
 typedef struct rp_cost {
@@ -63,6 +69,8 @@ struct rp_op {
   uint32_t in_place;
   /* Effects: bit i: input i is a leaf that this node writes. */
   uint32_t writes;
+  /* Products: bit i: input i is taken in bf16 under rp_autocast. */
+  uint32_t narrow;
 
   /* Fills out[0..outputs-1] from the inputs' types and the attributes.
      Says RP_SHAPE, RP_DTYPE or RP_VALUE through rp_fail. */
@@ -78,7 +86,8 @@ struct rp_op {
   bool (*accepts)(const rp_node *node, int input);
 
   /* dx[i] for each input i that rp_tape_needs; dy[k] is NULL where output k
-     gets no gradient. Emits nodes through the tape; NULL results travel. */
+     gets no gradient. Emits nodes through the tape; NULL results travel. dx
+     may be f32 for a bf16 input: it is not rounded before it must be. */
   void (*grad)(rp_tape *tape, const rp_node *node, rp_tensor *const *dy,
                rp_tensor **dx);
 
@@ -86,6 +95,18 @@ struct rp_op {
      `grad` are differentiated through it. */
   void (*decompose)(rp_tape *tape, const rp_node *node, rp_tensor **out);
 
+  /* Bit i of `units`: where input i is the constant `unit` (1 of a product),
+     the output is the other input, bit for bit. */
+  uint32_t units;
+  double unit;
+
+  /* Gradients that make a forward op's outputs too, first of their own, from
+     its very inputs; ints[1..] begin with its ints. Where a program has both,
+     this one alone runs. */
+  const rp_op *makes;
+  /* Ops whose result may go into a sum: the op(sum, inputs...) that adds it
+     to `sum` in place. Its attributes are this op's. */
+  const rp_op *adds;
   /* The op as two that are in no registry, for output 0 to be cheap to make
      again: parts[0] makes outputs 1.. from the same inputs, parts[1] output 0
      from the inputs and those. Same attributes, same bits. */
@@ -113,9 +134,34 @@ struct rp_op {
   const char *const *numbers;
 };
 
+/* ---- fused nodes (graph/fuse.c) ----------------------------------------------- */
+
+enum { RP_PARTS = 8, RP_PART_INPUTS = 3 };
+
+/* One op of a fused node. in[k] >= 0: operand of the node; < 0: what part
+   -1 - in[k] made. What a part makes has the node's dims. */
+typedef struct rp_part {
+  const rp_op *op;
+  int64_t *ints;
+  double *reals;
+  int32_t n_ints, n_reals, n_in;
+  int32_t in[RP_PART_INPUTS];
+  rp_type type;
+} rp_part;
+
+/* Elementwise ops in the order they run; the last makes the node's output. */
+typedef struct rp_fusion {
+  int32_t n;
+  rp_part parts[RP_PARTS];
+  char name[64]; /* "dropout+add" */
+} rp_fusion;
+
+extern const rp_op rp_op_fused;
+
 /* Shape rules that many records share. */
 rp_status rp_type_like_first(const rp_node *node, rp_type *out);
-/* All inputs broadcast against each other, one dtype; RP_SHAPE, RP_DTYPE. */
+/* All inputs broadcast against each other. One dtype, but that bf16 and f32
+   give f32; numbers do not count there. RP_SHAPE, RP_DTYPE. */
 rp_status rp_type_broadcast(const rp_node *node, rp_type *out);
 rp_cost rp_cost_elementwise(const rp_node *node);
 /* rp_fail with "[op] " in front, for use in rules. */

@@ -6,11 +6,12 @@
 #include <string.h>
 
 #include "base/context.h"
+#include "graph/autocast.h"
 #include "graph/op.h"
 #include "graph/recorder.h"
 #include "graph/registry.h"
 
-enum { INPUTS_MAX = 4096, OUTPUTS_MAX = 16, ATTRS_MAX = 64 };
+enum { OUTPUTS_MAX = 16, ATTRS_MAX = 64 };
 
 rp_status rp_node_fail(const rp_node *node, rp_status status,
                        const char *format, ...) {
@@ -250,7 +251,7 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
       (n_inputs > most && !(op->flags & RP_VARIADIC)) ||
       (op->outputs < 0 && (n_ints < 1 || ints[0] < 1 ||
                            ints[0] > OUTPUTS_MAX)) ||
-      n_inputs > INPUTS_MAX || n_ints > ATTRS_MAX || n_reals > ATTRS_MAX ||
+      n_inputs > RP_INPUTS_MAX || n_ints > ATTRS_MAX || n_reals > ATTRS_MAX ||
       n_ints < 0 || n_reals < 0) {
     rp_fail(ctx, RP_VALUE,
             "[%s] takes %s%d tensors and at most %d attributes, not %d and %d",
@@ -306,7 +307,8 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
     if (!rp_op_has_kernel(op, dtype)) {
       rp_fail(ctx, RP_DTYPE, "[%s] does not take %s%s", op->name,
               rp_dtype_name(dtype),
-              rp_dtype_is_float(dtype) ? "" : "; cast with :to'f32'");
+              rp_dtype_is_float(dtype) && dtype != RP_BF16
+                  ? "" : "; cast with :to'f32'");
       goto fail;
     }
     for (int i = 0; i < n_inputs; i++)
@@ -339,13 +341,17 @@ rp_tensor *rp_record(rp_context *ctx, const rp_op *op,
     rp_fail(ctx, RP_VALUE, "[%s] is no op to record by hand", op->name);
     return NULL;
   }
+  if (ctx->recorder->autocast)
+    return rp_autocast_record(ctx, op, inputs, n_inputs, ints, n_ints, reals,
+                              n_reals);
   return rp_record_with_stream(ctx, op, inputs, n_inputs, ints, n_ints, reals,
                                n_reals, NULL);
 }
 
 rp_tensor *rp_record_number(rp_context *ctx, const rp_op *op, rp_tensor *x,
                             double number, bool swapped) {
-  rp_tensor *n = rp_number(ctx, number, (rp_dtype)x->type.dtype);
+  const rp_dtype dtype = (rp_dtype)x->type.dtype;
+  rp_tensor *n = rp_number(ctx, number, dtype == RP_BF16 ? RP_F32 : dtype);
   if (n == NULL) return NULL;
   rp_tensor *pair[2] = {swapped ? n : x, swapped ? x : n};
   rp_tensor *y = rp_record_with_stream(ctx, op, pair, 2, NULL, 0, NULL, 0,

@@ -4,6 +4,8 @@
 
 #include "graph/node.h"
 
+enum { RP_INPUTS_MAX = 4096 };
+
 /* Any op, effects included; random ops draw from *stream when it is given,
    from a new one when it is NULL. Returns a reference. */
 rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,

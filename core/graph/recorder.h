@@ -31,6 +31,7 @@ typedef struct rp_recorder {
   RP_ARRAY(int32_t) segment_parents;
   int32_t segment_base, segment_prune; /* forget old ones at this many */
   bool grad_enabled;
+  bool autocast; /* rp_record's products take bf16 */
   bool stale;    /* a leaf has changed since the last sweep */
   bool ran_twice; /* the notice about early runs has been given */
   bool emitting; /* autodiff or an optimizer is recording ... */

@@ -8,16 +8,36 @@ rp_status rp_type_like_first(const rp_node *node, rp_type *out) {
   return RP_OK;
 }
 
+/* A number beside bf16 is f32 and leaves the result bf16: it is the result
+   that is to be kept in 8 bits, not 0.1. */
+static bool is_number(const rp_node *node, int i) {
+  const rp_leaf_data *leaf = node->inputs[i]->node->leaf;
+  return leaf && leaf->role == RP_NUMBER && rp_in(node, i)->rank == 0;
+}
+
+/* What a and b, values of inputs i and j, give together; RP_DTYPES: they do
+   not go together. */
+static rp_dtype common_dtype(const rp_node *node, rp_dtype a, int i,
+                             rp_dtype b, int j) {
+  if (a == b) return a;
+  if (a == RP_BF16 && b == RP_F32) return is_number(node, j) ? a : b;
+  if (a == RP_F32 && b == RP_BF16) return is_number(node, i) ? b : a;
+  return RP_DTYPES;
+}
+
 rp_status rp_type_broadcast(const rp_node *node, rp_type *out) {
   *out = *rp_in(node, 0);
   for (int i = 1; i < node->n_inputs; i++) {
     const rp_type *b = rp_in(node, i);
-    if (b->dtype != out->dtype)
+    const rp_dtype dtype = common_dtype(node, (rp_dtype)out->dtype, 0,
+                                        (rp_dtype)b->dtype, i);
+    if (dtype == RP_DTYPES)
       return rp_node_fail(node, RP_DTYPE,
                           "%s and %s differ; cast one with :to'%s'",
                           rp_dtype_name((rp_dtype)out->dtype),
                           rp_dtype_name((rp_dtype)b->dtype),
                           rp_dtype_name((rp_dtype)out->dtype));
+    out->dtype = dtype;
     const rp_type a = *out;
     out->rank = a.rank > b->rank ? a.rank : b->rank;
     for (int k = 0; k < out->rank; k++) {

@@ -24,7 +24,7 @@ static uint64_t node_hash(const rp_graph *graph, const rp_graph_node *node) {
   return h;
 }
 
-static bool same_operand(const rp_operand *a, const rp_operand *b) {
+bool rp_operand_equal(const rp_operand *a, const rp_operand *b) {
   return a->value == b->value && rp_type_equal(&a->type, &b->type) &&
          a->strides.offset == b->strides.offset &&
          memcmp(a->strides.at, b->strides.at,
@@ -45,7 +45,7 @@ static bool same_node(const rp_graph *graph, int32_t i, int32_t j) {
       !same_place(&a->place, &b->place))
     return false;
   for (int32_t k = 0; k < a->n_operands; k++)
-    if (!same_operand(rp_graph_in(graph, a, k), rp_graph_in(graph, b, k)))
+    if (!rp_operand_equal(rp_graph_in(graph, a, k), rp_graph_in(graph, b, k)))
       return false;
   for (int32_t k = 0; k < a->n_values; k++)
     if (graph->values.at[a->first_value + k].keep !=
@@ -97,23 +97,12 @@ static rp_status drop_dead(rp_graph *graph, rp_context *ctx) {
   }
   int32_t n = 0, n_forward = 0;
   for (int32_t i = 0; i < graph->nodes.n; i++) {
-    rp_graph_node node = graph->nodes.at[i];
+    const rp_graph_node node = graph->nodes.at[i];
     if (!moved[i]) {
       rp_free(ctx, node.ints, (size_t)node.n_ints * sizeof *node.ints);
       rp_free(ctx, node.reals, (size_t)node.n_reals * sizeof *node.reals);
-      for (int32_t k = 0; k < node.n_values; k++)
-        graph->values.at[node.first_value + k].node = -1;
       moved[i] = -1;
       continue;
-    }
-    for (int32_t k = 0; k < node.n_values; k++)
-      graph->values.at[node.first_value + k].node = n;
-    if (node.origin >= 0) {
-      /* The forward node itself may be gone: the next one kept before it
-         stands for where it was. */
-      int32_t origin = node.origin;
-      while (origin >= 0 && moved[origin] < 0) origin--;
-      node.origin = origin >= 0 ? moved[origin] : -1;
     }
     moved[i] = n;
     graph->nodes.at[n++] = node;
@@ -121,12 +110,44 @@ static rp_status drop_dead(rp_graph *graph, rp_context *ctx) {
   }
   graph->nodes.n = n;
   graph->n_forward = n_forward;
-  for (int32_t i = 0; i < graph->ranges.n; i++) {
-    const int32_t node = moved[graph->ranges.at[i].node];
-    graph->ranges.at[i].node = node < 0 ? 0 : node;
-  }
+  rp_graph_renumber(graph, moved);
   rp_free(ctx, moved, size);
   return RP_OK;
+}
+
+static bool is_constant(const rp_graph *graph, const rp_operand *in,
+                        double value) {
+  const int32_t l = rp_operand_leaf(in);
+  if (l < 0 || graph->leaves.at[l].binding >= 0) return false;
+  const rp_graph_leaf *leaf = &graph->leaves.at[l];
+  float single;
+  double wide;
+  memcpy(&single, leaf->constant, sizeof single);
+  memcpy(&wide, leaf->constant, sizeof wide);
+  return leaf->type.dtype == RP_F32   ? single == (float)value
+         : leaf->type.dtype == RP_F64 ? wide == value
+                                      : false;
+}
+
+/* The value that node i hands on as it is (rp_op.units), or -1: never across
+   the border or out of a layer or a mark, see same_node. */
+static int32_t passed_on(const rp_graph *graph, int32_t i) {
+  const rp_graph_node *node = &graph->nodes.at[i];
+  const rp_graph_value *made = &graph->values.at[node->first_value];
+  for (int32_t k = 0; k < 2 && node->op->units >> k; k++) {
+    const rp_operand *other = rp_graph_in(graph, node, 1 - k);
+    if (!(node->op->units >> k & 1u) || other->value < 0 || made->keep ||
+        !is_constant(graph, rp_graph_in(graph, node, k), node->op->unit))
+      continue;
+    const rp_graph_value *value = &graph->values.at[other->value];
+    if (rp_type_equal(&value->type, &made->type) &&
+        rp_type_equal(&other->type, &made->type) &&
+        rp_strides_are_contiguous(&other->type, &other->strides) &&
+        (i < graph->n_forward) == (value->node < graph->n_forward) &&
+        same_place(&node->place, &graph->nodes.at[value->node].place))
+      return other->value;
+  }
+  return -1;
 }
 
 static rp_status merge_nodes(rp_graph *graph, rp_context *ctx,
@@ -139,6 +160,11 @@ static rp_status merge_nodes(rp_graph *graph, rp_context *ctx,
       if (in->value >= 0) in->value = replaced[in->value];
     }
     if (node->op->flags & (RP_RANDOM | RP_EFFECT)) continue;
+    const int32_t same = node->op->units ? passed_on(graph, i) : -1;
+    if (same >= 0) {
+      replaced[node->first_value] = same;
+      continue;
+    }
     /* Equal hashes of unequal nodes only hide a merge: the newest wins. */
     const uint64_t hash = node_hash(graph, node);
     const int32_t earlier = rp_map_get(seen, hash);
@@ -169,6 +195,7 @@ rp_status rp_graph_simplify(rp_graph *graph, rp_context *ctx) {
   rp_map seen = {0};
   merge_constants(graph);
   rp_status status = merge_nodes(graph, ctx, replaced, &seen);
+  if (status == RP_OK) rp_graph_join(graph);
   if (status == RP_OK) status = drop_dead(graph, ctx);
   rp_map_free(&seen, ctx);
   rp_free(ctx, replaced, size);

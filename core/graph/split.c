@@ -30,6 +30,7 @@ static rp_status copy_attributes(rp_context *ctx, rp_graph_node *node) {
 static rp_graph_node take_first(rp_graph *graph, rp_graph_node *rest) {
   rp_graph_node first = *rest;
   first.op = rest->op->parts[1];
+  first.in_place = first.op->in_place;
   first.first_operand = graph->operands.n;
   for (int32_t k = 0; k < rest->n_operands; k++)
     graph->operands.at[graph->operands.n++] = *rp_graph_in(graph, rest, k);
@@ -44,6 +45,7 @@ static rp_graph_node take_first(rp_graph *graph, rp_graph_node *rest) {
   first.n_values = 1;
   const double written = (double)rp_value_bytes(graph, rest->first_value);
   rest->op = rest->op->parts[0];
+  rest->in_place = rest->op->in_place;
   rest->first_value++;
   rest->n_values--;
   rest->bytes -= written;
@@ -104,19 +106,12 @@ rp_status rp_graph_split(rp_graph *graph, rp_context *ctx) {
     }
     moved[i] = made.n - 1;
   }
-  graph->n_forward += extra;
-  for (int32_t i = 0; i < made.n; i++) {
-    rp_graph_node *node = &made.at[i];
-    if (node->origin >= 0) node->origin = moved[node->origin];
-    for (int32_t k = 0; k < node->n_values; k++)
-      graph->values.at[node->first_value + k].node = i;
-  }
-  for (int32_t i = 0; i < graph->ranges.n; i++)
-    graph->ranges.at[i].node = moved[graph->ranges.at[i].node];
   rp_array_free(ctx, &graph->nodes, sizeof(rp_graph_node));
   graph->nodes.at = made.at;
   graph->nodes.n = made.n;
   graph->nodes.capacity = made.capacity;
+  graph->n_forward += extra;
+  rp_graph_renumber(graph, moved);
   rp_free(ctx, moved, size);
   return RP_OK;
 }

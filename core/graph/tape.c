@@ -58,11 +58,13 @@ rp_tensor *rp_emit(rp_tape *tape, const rp_op *op, rp_tensor *const *inputs,
   return emit(tape, op, inputs, n_inputs, ints, n_ints, reals, n_reals, NULL);
 }
 
-rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op, rp_tensor *x,
+rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op,
+                          rp_tensor *const *inputs, int n_inputs,
                           const int64_t *ints, int n_ints,
                           const double *reals, int n_reals,
                           rp_stream stream) {
-  return emit(tape, op, &x, 1, ints, n_ints, reals, n_reals, &stream);
+  return emit(tape, op, inputs, n_inputs, ints, n_ints, reals, n_reals,
+              &stream);
 }
 
 rp_tensor *rp_emit_output(rp_tape *tape, rp_tensor *t, int index) {
@@ -111,13 +113,22 @@ rp_tensor *rp_where(rp_tape *tape, rp_tensor *condition, rp_tensor *a,
 }
 
 rp_tensor *rp_scale(rp_tape *tape, rp_tensor *x, double factor) {
-  return rp_mul(tape, x, rp_constant(tape, factor, x));
+  if (tape->status != RP_OK || x == NULL) return NULL;
+  const rp_dtype dtype = (rp_dtype)x->type.dtype;
+  return rp_mul(tape, x, own(tape, rp_number(tape->ctx, factor,
+                                             dtype == RP_BF16 ? RP_F32
+                                                              : dtype)));
 }
 
 rp_tensor *rp_cast(rp_tape *tape, rp_tensor *x, rp_dtype dtype) {
   if (x && x->type.dtype == (int32_t)dtype) return x;
   const int64_t to = dtype;
   return rp_emit(tape, rp_op_find("cast"), &x, 1, &to, 1, NULL, 0);
+}
+
+bool rp_is_narrowed(const rp_tensor *t) {
+  return t->type.dtype == RP_BF16 && t->node->op == rp_op_find("cast") &&
+         t->node->inputs[0]->type.dtype == RP_F32;
 }
 
 rp_tensor *rp_sum(rp_tape *tape, rp_tensor *x, const int64_t *dims,

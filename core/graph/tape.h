@@ -29,7 +29,8 @@ static inline bool rp_tape_needs(const rp_tape *tape, int input) {
 rp_tensor *rp_emit(rp_tape *tape, const rp_op *op, rp_tensor *const *inputs,
                    int n_inputs, const int64_t *ints, int n_ints,
                    const double *reals, int n_reals);
-rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op, rp_tensor *x,
+rp_tensor *rp_emit_stream(rp_tape *tape, const rp_op *op,
+                          rp_tensor *const *inputs, int n_inputs,
                           const int64_t *ints, int n_ints,
                           const double *reals, int n_reals,
                           rp_stream stream);
@@ -63,6 +64,9 @@ rp_tensor *rp_where(rp_tape *tape, rp_tensor *condition, rp_tensor *a,
 /* x scaled by a constant. */
 rp_tensor *rp_scale(rp_tape *tape, rp_tensor *x, double factor);
 rp_tensor *rp_cast(rp_tape *tape, rp_tensor *x, rp_dtype dtype);
+/* Whether t is the bf16 copy of an f32 value, whose gradient had better come
+   in f32: the cast's own gradient then has nothing to do. */
+bool rp_is_narrowed(const rp_tensor *t);
 /* sum over dims (0-based; n_dims 0: over all), kept as 1s when keep. */
 rp_tensor *rp_sum(rp_tape *tape, rp_tensor *x, const int64_t *dims,
                   int n_dims, bool keep);

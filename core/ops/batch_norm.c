@@ -11,7 +11,8 @@
      over each image's group of C / groups channels and the trailing dims:
      mean, rstd:(N, groups), h = (x - mean) rstd, y = h w + b.
 
-   eps is 1e-5, momentum 0.1 when not given. batch_norm gives var and not
+   Statistics, weights and their gradients are f32 where x is bf16. eps is
+   1e-5, momentum 0.1 when not given. batch_norm gives var and not
    rstd: the running variance is made of it, which 1/rstd^2 - eps would not
    give back where var is small. Backward reads x and the statistics (see
    norm.c: why not y, why not h) and the weight. */
@@ -31,11 +32,17 @@ static int64_t values_of(const rp_type *x) {
   return channels ? rp_type_count(x) / channels : 0;
 }
 
-static rp_type vector(const rp_type *x) {
-  return (rp_type){x->dtype, 1, {channels_of(x)}};
+/* Of the weights and statistics. */
+static int32_t vector_dtype(const rp_type *x) {
+  return x->dtype == RP_BF16 ? RP_F32 : x->dtype;
 }
 
-/* Inputs `from` to `to` are a value of x's dtype a channel. */
+static rp_type vector(const rp_type *x) {
+  return (rp_type){vector_dtype(x), 1, {channels_of(x)}};
+}
+
+/* Inputs `from` to `to` are a value a channel, of x's dtype or f32 beside
+   bf16. */
 static rp_status check_vectors(const rp_node *node, const rp_type *x, int from,
                                int to) {
   char x_text[RP_DIMS_TEXT], text[RP_DIMS_TEXT];
@@ -50,12 +57,12 @@ static rp_status check_vectors(const rp_node *node, const rp_type *x, int from,
                           "channels", i + 1, rp_dims_text(t, text),
                           rp_dims_text(x, x_text),
                           (long long)wanted.dims[0]);
-    if (t->dtype != x->dtype)
+    if (t->dtype != wanted.dtype)
       return rp_node_fail(node, RP_DTYPE,
                           "%s and %s differ; cast one with :to'%s'",
                           rp_dtype_name((rp_dtype)x->dtype),
                           rp_dtype_name((rp_dtype)t->dtype),
-                          rp_dtype_name((rp_dtype)x->dtype));
+                          rp_dtype_name((rp_dtype)wanted.dtype));
   }
   return RP_OK;
 }
@@ -182,7 +189,7 @@ const rp_op rp_op_batch_norm_apply = {
 
 const rp_op rp_op_batch_norm = {
     .name = "batch_norm", .inputs = 3, .outputs = 3, .in_place = 1,
-    .flags = RP_VARIADIC,
+    .flags = RP_VARIADIC | RP_MIXED,
     .type = batch_norm_type, .grad = batch_norm_grad, .cost = norm_cost,
     .parts = {&rp_op_batch_norm_statistics, &rp_op_batch_norm_apply},
     .effects = batch_norm_effects,
@@ -235,7 +242,7 @@ static rp_status group_norm_shape(const rp_node *node, const rp_type *x,
   if (groups < 1 || x->dims[1] % groups != 0)
     return rp_node_fail(node, RP_SHAPE, "%lld groups do not divide %lld "
                         "channels", (long long)groups, (long long)x->dims[1]);
-  *statistic = (rp_type){x->dtype, 2, {x->dims[0], groups}};
+  *statistic = (rp_type){vector_dtype(x), 2, {x->dims[0], groups}};
   return RP_OK;
 }
 
@@ -301,6 +308,7 @@ static void group_norm_grad(rp_tape *tape, const rp_node *node,
 
 const rp_op rp_op_group_norm = {
     .name = "group_norm", .inputs = 3, .outputs = 3, .in_place = 1,
+    .flags = RP_MIXED,
     .type = group_norm_type, .grad = group_norm_grad, .cost = norm_cost,
 };
 

@@ -52,6 +52,7 @@ static void mul_grad(rp_tape *tape, const rp_node *node, rp_tensor *const *dy,
 const rp_op rp_op_mul = {
     .name = "mul", .inputs = 2, .outputs = 1, .flags = RP_POINTWISE,
     .in_place = RP_OVER_BOTH, .type = rp_type_broadcast, .grad = mul_grad,
+    .unit = 1, .units = 1 | 2,
 };
 
 /* da = dy/b, db = -(dy/b) y: reads b, and y for db. a can go. */
@@ -67,6 +68,7 @@ static void div_grad(rp_tape *tape, const rp_node *node, rp_tensor *const *dy,
 const rp_op rp_op_div = {
     .name = "div", .inputs = 2, .outputs = 1, .flags = RP_POINTWISE,
     .in_place = RP_OVER_BOTH, .type = rp_type_broadcast, .grad = div_grad,
+    .unit = 1, .units = 2,
 };
 
 /* ---- pow ----------------------------------------------------------------- */

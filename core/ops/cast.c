@@ -14,13 +14,14 @@ static rp_status cast_type(const rp_node *node, rp_type *out) {
   return RP_OK;
 }
 
-/* Reads nothing: dx is dy in x's dtype. */
+/* Reads nothing: dx is dy in x's dtype, and was never rounded where x and dy
+   are f32: what a product gives its weight's master copy. */
 static void cast_grad(rp_tape *tape, const rp_node *node, rp_tensor *const *dy,
                       rp_tensor **dx) {
   dx[0] = rp_cast(tape, dy[0], (rp_dtype)rp_in(node, 0)->dtype);
 }
 
 const rp_op rp_op_cast = {
-    .name = "cast", .inputs = 1, .outputs = 1, .flags = RP_POINTWISE,
+    .name = "cast", .inputs = 1, .outputs = 1, .flags = RP_POINTWISE | RP_WIDE_GRAD,
     .in_place = RP_OVER_FIRST, .type = cast_type, .grad = cast_grad,
 };

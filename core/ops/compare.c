@@ -95,10 +95,14 @@ static rp_status broadcast_dims(const rp_node *node, int first, int n,
   return RP_OK;
 }
 
-static rp_status check_pair(const rp_node *node, int i, int j) {
+/* bf16 and f32 give f32. */
+static rp_status pair_dtype(const rp_node *node, int i, int j, rp_type *out) {
   const rp_dtype a = (rp_dtype)rp_in(node, i)->dtype;
   const rp_dtype b = (rp_dtype)rp_in(node, j)->dtype;
+  out->dtype = a == RP_BF16 ? b : a;
   if (a == b) return RP_OK;
+  if ((a == RP_BF16 && b == RP_F32) || (a == RP_F32 && b == RP_BF16))
+    return RP_OK;
   return rp_node_fail(node, RP_DTYPE, "%s and %s differ; cast one with :to'%s'",
                       rp_dtype_name(a), rp_dtype_name(b), rp_dtype_name(a));
 }
@@ -113,9 +117,8 @@ static rp_status check_mask(const rp_node *node, int i) {
 
 static rp_status where_type(const rp_node *node, rp_type *out) {
   rp_status status = check_mask(node, 0);
-  if (status == RP_OK) status = check_pair(node, 1, 2);
+  if (status == RP_OK) status = pair_dtype(node, 1, 2, out);
   if (status != RP_OK) return status;
-  out->dtype = rp_in(node, 1)->dtype;
   return broadcast_dims(node, 0, 3, out);
 }
 
@@ -137,7 +140,7 @@ const rp_op rp_op_where = {
 
 static rp_status masked_fill_type(const rp_node *node, rp_type *out) {
   rp_status status = check_mask(node, 1);
-  if (status == RP_OK) status = check_pair(node, 0, 2);
+  if (status == RP_OK) status = pair_dtype(node, 0, 2, out);
   if (status != RP_OK) return status;
   if (rp_in(node, 2)->rank != 0) {
     char text[RP_DIMS_TEXT];
@@ -145,7 +148,6 @@ static rp_status masked_fill_type(const rp_node *node, rp_type *out) {
                         "the value is %s, not a scalar; `where` takes tensors",
                         rp_dims_text(rp_in(node, 2), text));
   }
-  out->dtype = rp_in(node, 0)->dtype;
   return broadcast_dims(node, 0, 2, out);
 }
 

@@ -8,7 +8,8 @@
 
    ints {stride, stride, pad, pad, dilation, dilation, groups}, rows' before
    columns', and behind them {H, W} for grad_input, {KH, KW} for grad_weight,
-   which the shapes alone do not say where the stride is not 1.
+   which the shapes alone do not say where the stride is not 1, and then the
+   gradient's dtype: of bf16, bf16 or f32. Beside bf16 a bias is f32.
 
    All three are bilinear, and the derivative of each is the other two. What
    backward reads is therefore both factors, and nothing less would do. The
@@ -19,7 +20,7 @@
 extern const rp_op rp_op_conv2d, rp_op_conv2d_grad_input,
     rp_op_conv2d_grad_weight;
 
-enum { ATTRS = 7, GROUPS = 6 };
+enum { ATTRS = 7, GROUPS = 6, DTYPE = ATTRS + 2 };
 
 static rp_window window_of(const rp_node *node, const int64_t kernel[2]) {
   rp_window w;
@@ -48,7 +49,11 @@ static rp_status check_attributes(const rp_node *node, const rp_window *w) {
 }
 
 static rp_status check_dtypes(const rp_node *node) {
-  for (int i = 1; i < node->n_inputs; i++)
+  const bool narrow = rp_in(node, 0)->dtype == RP_BF16;
+  if (narrow && node->n_inputs > 2 && rp_in(node, 2)->dtype != RP_F32)
+    return rp_node_fail(node, RP_DTYPE, "a bias beside bf16 is f32, not %s",
+                        rp_dtype_name((rp_dtype)rp_in(node, 2)->dtype));
+  for (int i = 1; i < (narrow ? 2 : node->n_inputs); i++)
     if (rp_in(node, i)->dtype != rp_in(node, 0)->dtype)
       return rp_node_fail(node, RP_DTYPE,
                           "%s and %s differ; cast one with :to'%s'",
@@ -116,28 +121,49 @@ static rp_cost cost_of(const rp_node *node, const rp_type *y,
 /* ---- the two adjoints and the product, for rules -------------------------- */
 
 static rp_tensor *emit(rp_tape *tape, const rp_op *op, const rp_node *node,
-                       rp_tensor *a, rp_tensor *b, const int64_t *sizes) {
+                       rp_tensor *a, rp_tensor *b, const int64_t *sizes,
+                       rp_dtype dtype) {
   if (a == NULL || b == NULL) return NULL;
-  rp_tensor *in[2] = {a, b};
-  int64_t ints[ATTRS + 2] = {1, 1, 0, 0, 1, 1, 1};
+  rp_tensor *in[2] = {a, rp_cast(tape, b, (rp_dtype)a->type.dtype)};
+  int64_t ints[DTYPE + 1] = {1, 1, 0, 0, 1, 1, 1};
   for (int i = 0; i < ATTRS; i++) ints[i] = rp_int(node, i, ints[i]);
   for (int d = 0; sizes && d < 2; d++) ints[ATTRS + d] = sizes[d];
-  return rp_emit(tape, op, in, 2, ints, sizes ? ATTRS + 2 : ATTRS, NULL, 0);
+  ints[DTYPE] = dtype;
+  return rp_emit(tape, op, in, 2, ints, sizes ? DTYPE + 1 : ATTRS, NULL, 0);
+}
+
+/* That of t's gradient: f32 where t is the copy of an f32 value. */
+static rp_dtype gradient_dtype(const rp_tensor *t) {
+  return rp_is_narrowed(t) ? RP_F32 : (rp_dtype)t->type.dtype;
+}
+
+/* The dtype that a gradient is asked for in. */
+static rp_status made_dtype(const rp_node *node, rp_type *out) {
+  const rp_dtype dy = (rp_dtype)rp_in(node, 0)->dtype;
+  const rp_dtype dtype = (rp_dtype)rp_int(node, DTYPE, dy);
+  if (dtype != dy && (dy != RP_BF16 || dtype != RP_F32))
+    return rp_node_fail(node, RP_DTYPE, "of %s is %s", rp_dtype_name(dy),
+                        rp_dtype_name(dy));
+  out->dtype = dtype;
+  return RP_OK;
 }
 
 static rp_tensor *product(rp_tape *tape, const rp_node *node, rp_tensor *x,
                           rp_tensor *w) {
-  return emit(tape, &rp_op_conv2d, node, x, w, NULL);
+  return emit(tape, &rp_op_conv2d, node, x, w, NULL, RP_F32);
 }
 
 static rp_tensor *grad_input(rp_tape *tape, const rp_node *node, rp_tensor *dy,
-                             rp_tensor *w, const rp_type *x) {
-  return emit(tape, &rp_op_conv2d_grad_input, node, dy, w, x->dims + 2);
+                             rp_tensor *w, const rp_tensor *x) {
+  return emit(tape, &rp_op_conv2d_grad_input, node, dy, w, x->type.dims + 2,
+              gradient_dtype(x));
 }
 
 static rp_tensor *grad_weight(rp_tape *tape, const rp_node *node,
-                              rp_tensor *dy, rp_tensor *x, const rp_type *w) {
-  return emit(tape, &rp_op_conv2d_grad_weight, node, dy, x, w->dims + 2);
+                              rp_tensor *dy, rp_tensor *x,
+                              const rp_tensor *w) {
+  return emit(tape, &rp_op_conv2d_grad_weight, node, dy, x, w->type.dims + 2,
+              gradient_dtype(w));
 }
 
 /* ---- conv2d ------------------------------------------------------------------ */
@@ -166,11 +192,12 @@ static void conv2d_grad(rp_tape *tape, const rp_node *node,
   static const int64_t all_but_channels[3] = {0, 2, 3};
   rp_tensor *x = rp_input(node, 0), *w = rp_input(node, 1);
   if (rp_tape_needs(tape, 1))
-    dx[1] = grad_weight(tape, node, dy[0], x, &w->type);
+    dx[1] = grad_weight(tape, node, dy[0], x, w);
   if (node->n_inputs > 2 && rp_tape_needs(tape, 2))
-    dx[2] = rp_sum(tape, dy[0], all_but_channels, 3, false);
+    dx[2] = rp_sum(tape, rp_cast(tape, dy[0], (rp_dtype)rp_in(node, 2)->dtype),
+                   all_but_channels, 3, false);
   if (rp_tape_needs(tape, 0))
-    dx[0] = grad_input(tape, node, dy[0], w, &x->type);
+    dx[0] = grad_input(tape, node, dy[0], w, x);
 }
 
 static rp_cost conv2d_cost(const rp_node *node) {
@@ -179,7 +206,7 @@ static rp_cost conv2d_cost(const rp_node *node) {
 
 const rp_op rp_op_conv2d = {
     .name = "conv2d", .inputs = 2, .outputs = 1,
-    .flags = RP_COSTLY | RP_VARIADIC,
+    .flags = RP_COSTLY | RP_VARIADIC | RP_MIXED, .narrow = 1 | 2,
     .type = conv2d_type, .grad = conv2d_grad, .cost = conv2d_cost,
 };
 
@@ -192,15 +219,17 @@ static rp_status grad_input_type(const rp_node *node, rp_type *out) {
   *out = *dy;
   if (w->rank == 4) out->dims[1] = w->dims[1] * rp_int(node, GROUPS, 1);
   for (int d = 0; d < 2; d++) out->dims[2 + d] = rp_int(node, ATTRS + d, 0);
-  return check_gradient(node, out, w);
+  const rp_status made = made_dtype(node, out);
+  return made == RP_OK ? check_gradient(node, out, w) : made;
 }
 
 static void grad_input_grad(rp_tape *tape, const rp_node *node,
                             rp_tensor *const *g, rp_tensor **dx) {
   rp_tensor *dy = rp_input(node, 0), *w = rp_input(node, 1);
+  rp_tensor *narrow = rp_cast(tape, g[0], (rp_dtype)dy->type.dtype);
   if (rp_tape_needs(tape, 1))
-    dx[1] = grad_weight(tape, node, dy, g[0], &w->type);
-  if (rp_tape_needs(tape, 0)) dx[0] = product(tape, node, g[0], w);
+    dx[1] = grad_weight(tape, node, dy, narrow, w);
+  if (rp_tape_needs(tape, 0)) dx[0] = product(tape, node, narrow, w);
 }
 
 static rp_cost grad_input_cost(const rp_node *node) {
@@ -225,7 +254,8 @@ static rp_status grad_weight_type(const rp_node *node, rp_type *out) {
                                       ? x->dims[1] / groups : 1,
                                   rp_int(node, ATTRS, 1),
                                   rp_int(node, ATTRS + 1, 1)}};
-  return check_gradient(node, x, out);
+  const rp_status made = made_dtype(node, out);
+  return made == RP_OK ? check_gradient(node, x, out) : made;
 }
 
 static void grad_weight_grad(rp_tape *tape, const rp_node *node,
@@ -233,7 +263,7 @@ static void grad_weight_grad(rp_tape *tape, const rp_node *node,
   rp_tensor *dy = rp_input(node, 0), *x = rp_input(node, 1);
   if (rp_tape_needs(tape, 0)) dx[0] = product(tape, node, x, g[0]);
   if (rp_tape_needs(tape, 1))
-    dx[1] = grad_input(tape, node, dy, g[0], &x->type);
+    dx[1] = grad_input(tape, node, dy, g[0], x);
 }
 
 static rp_cost grad_weight_cost(const rp_node *node) {

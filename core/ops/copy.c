@@ -28,7 +28,8 @@ static void contiguous_grad(rp_tape *tape, const rp_node *node,
 }
 
 const rp_op rp_op_contiguous = {
-    .name = "contiguous", .inputs = 1, .outputs = 1, .flags = RP_STRIDED,
+    .name = "contiguous", .inputs = 1, .outputs = 1,
+    .flags = RP_STRIDED | RP_WIDE_GRAD,
     .type = rp_type_like_first, .grad = contiguous_grad, .cost = copy_cost,
 };
 

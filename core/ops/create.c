@@ -104,7 +104,7 @@ static rp_status dropout_type(const rp_node *node, rp_type *out) {
    the words are drawn again. */
 static void dropout_grad(rp_tape *tape, const rp_node *node,
                          rp_tensor *const *dy, rp_tensor **dx) {
-  dx[0] = rp_emit_stream(tape, node->op, dy[0], NULL, 0, node->reals, 1,
+  dx[0] = rp_emit_stream(tape, node->op, dy, 1, NULL, 0, node->reals, 1,
                          node->stream);
 }
 const rp_op rp_op_dropout = {

@@ -2,6 +2,7 @@
 
    embedding(w:(V, C), idx:(...)) -> (..., C)        y[i] = w[idx[i]]
    embedding_grad(dy, idx) {V} -> (V, C)             dw[idx[i]] += dy[i]
+   embedding_grad_add(dw, dy, idx) {V} -> (V, C)     the same, onto dw
    index_select(x, idx:(k)) {dim}                    y[.., i, ..] =
                                                        x[.., idx[i], ..]
    index_select_grad(dy, idx) {dim, size}            its transpose
@@ -13,8 +14,8 @@
    transpose: gradients of any order need only the indices. */
 #include "graph/op.h"
 
-extern const rp_op rp_op_embedding, rp_op_embedding_grad, rp_op_index_select,
-    rp_op_index_select_grad, rp_op_gather, rp_op_gather_grad;
+extern const rp_op rp_op_embedding, rp_op_embedding_grad,
+    rp_op_embedding_grad_add, rp_op_index_select, rp_op_index_select_grad, rp_op_gather, rp_op_gather_grad;
 
 /* ---- what they share ---------------------------------------------------- */
 
@@ -136,8 +137,57 @@ static void embedding_grad_grad(rp_tape *tape, const rp_node *node,
 
 const rp_op rp_op_embedding_grad = {
     .name = "embedding_grad", .inputs = 2, .outputs = 1,
+    .adds = &rp_op_embedding_grad_add,
     .type = embedding_grad_type, .grad = embedding_grad_grad,
     .cost = add_cost, .ranges = first_int_range,
+};
+
+static rp_status embedding_grad_add_type(const rp_node *node, rp_type *out) {
+  const rp_type *dw = rp_in(node, 0), *dy = rp_in(node, 1),
+                *idx = rp_in(node, 2);
+  bool fits = dw->rank == 2 && dw->dtype == dy->dtype &&
+              (idx->dtype == RP_I32 || idx->dtype == RP_I64) &&
+              dy->rank == idx->rank + 1 &&
+              dy->dims[dy->rank - 1] == dw->dims[1];
+  for (int i = 0; fits && i < idx->rank; i++)
+    fits = dy->dims[i] == idx->dims[i];
+  if (!fits) {
+    char a[RP_DIMS_TEXT], b[RP_DIMS_TEXT], c[RP_DIMS_TEXT];
+    return rp_node_fail(node, RP_SHAPE, "gradient %s of indices %s onto %s",
+                        rp_dims_text(dy, b), rp_dims_text(idx, c),
+                        rp_dims_text(dw, a));
+  }
+  *out = *dw;
+  return RP_OK;
+}
+
+/* In place: the table is not passed over. */
+static rp_cost embedding_grad_add_cost(const rp_node *node) {
+  rp_cost cost = {(double)rp_type_count(rp_in(node, 1)), 0};
+  cost.bytes = 3 * (double)rp_type_bytes(rp_in(node, 1)) +
+               (double)rp_type_bytes(rp_in(node, 2));
+  return cost;
+}
+
+static int embedding_grad_add_ranges(const rp_node *node,
+                                     rp_index_range *out) {
+  *out = (rp_index_range){.input = 2, .limit = rp_in(node, 0)->dims[0],
+                          .what = "index"};
+  return 1;
+}
+
+static void embedding_grad_add_grad(rp_tape *tape, const rp_node *node,
+                                    rp_tensor *const *dy, rp_tensor **dx) {
+  rp_tensor *in[2] = {dy[0], rp_input(node, 2)};
+  dx[0] = dy[0];
+  if (rp_tape_needs(tape, 1))
+    dx[1] = rp_emit(tape, &rp_op_embedding, in, 2, NULL, 0, NULL, 0);
+}
+
+const rp_op rp_op_embedding_grad_add = {
+    .name = "embedding_grad_add", .inputs = 3, .outputs = 1, .in_place = 1,
+    .type = embedding_grad_add_type, .grad = embedding_grad_add_grad,
+    .cost = embedding_grad_add_cost, .ranges = embedding_grad_add_ranges,
 };
 
 /* ---- index_select ------------------------------------------------------- */

@@ -3,16 +3,17 @@
      lse = log(sum(exp(logits))) over V
      loss = sum of (lse - logits[label]) over the labels that are not
             ignore_index, divided by their number when reduction is 0 (mean;
-            NaN when all are ignored, as in PyTorch); 1 is the sum
+            NaN when all are ignored, as in PyTorch); 1 is the sum, 2 none of
+            both: loss:(...), 0 where ignored
 
-   Labels are i32 or i64. Outputs are loss (rank 0) and lse:(...). Backward
-   reads logits, labels and lse: the probabilities are exp(logits - lse), one
-   pass, and dlogits is written over the logits. */
+   Labels are i32 or i64. Outputs are loss (rank 0) and lse:(...), f32 where
+   logits are bf16. Backward reads logits, labels and lse: the probabilities are
+   exp(logits - lse), one pass, and dlogits is written over the logits. */
 #include "graph/op.h"
 
 extern const rp_op rp_op_cross_entropy_grad;
 
-enum { MEAN, SUM, IGNORE_NOTHING = -100 };
+enum { MEAN, SUM, NONE, IGNORE_NOTHING = -100 };
 
 static int64_t ignored(const rp_node *node) {
   return rp_int(node, 0, IGNORE_NOTHING);
@@ -42,17 +43,20 @@ static rp_status check(const rp_node *node, int i) {
                         "logits have one dim more, the classes, at the end",
                         rp_dims_text(labels, a), rp_dims_text(x, b));
   const int64_t reduction = rp_int(node, 1, MEAN);
-  if (reduction != MEAN && reduction != SUM)
-    return rp_node_fail(node, RP_VALUE, "reduction %lld: 0 (mean) or 1 (sum)",
-                        (long long)reduction);
+  if (reduction < MEAN || reduction > NONE)
+    return rp_node_fail(node, RP_VALUE, "reduction %lld: 0 (mean), 1 (sum) or "
+                        "2 (none)", (long long)reduction);
   return RP_OK;
 }
 
 static rp_status cross_entropy_type(const rp_node *node, rp_type *out) {
   const rp_status status = check(node, 0);
   if (status != RP_OK) return status;
-  out[0] = rp_type_scalar((rp_dtype)rp_in(node, 0)->dtype);
   out[1] = leading(rp_in(node, 0));
+  if (out[1].dtype == RP_BF16) out[1].dtype = RP_F32;
+  out[0] = rp_int(node, 1, MEAN) == NONE
+               ? out[1]
+               : rp_type_scalar((rp_dtype)out[1].dtype);
   return RP_OK;
 }
 
@@ -128,10 +132,14 @@ static rp_status cross_entropy_grad_type(const rp_node *node, rp_type *out) {
                 *lse = rp_in(node, 3);
   const rp_status status = check(node, 1);
   if (status != RP_OK) return status;
-  const rp_type n = leading(x);
-  if (dloss->rank != 0 || dloss->dtype != x->dtype || !rp_type_equal(lse, &n))
-    return rp_node_fail(node, RP_SHAPE, "takes the loss's gradient (a number) "
-                        "and the forward pass's second output");
+  rp_type n = leading(x);
+  if (n.dtype == RP_BF16) n.dtype = RP_F32;
+  const rp_type loss = rp_int(node, 1, MEAN) == NONE
+                           ? n
+                           : rp_type_scalar((rp_dtype)n.dtype);
+  if (!rp_type_equal(dloss, &loss) || !rp_type_equal(lse, &n))
+    return rp_node_fail(node, RP_SHAPE, "takes the loss's gradient and the "
+                        "forward pass's second output");
   *out = *x;
   return RP_OK;
 }
@@ -142,7 +150,7 @@ static void cross_entropy_grad_decompose(rp_tape *tape, const rp_node *node,
                                          rp_tensor **out) {
   rp_tensor *dloss = rp_input(node, 0), *x = rp_input(node, 1),
             *labels = rp_input(node, 2), *lse = rp_input(node, 3);
-  const rp_dtype dtype = (rp_dtype)x->type.dtype;
+  const rp_dtype dtype = (rp_dtype)lse->type.dtype;
   const int64_t classes = x->type.dims[x->type.rank - 1];
   rp_tensor *steps[2] = {rp_constant(tape, 0, labels),
                          rp_constant(tape, 1, labels)};
@@ -159,7 +167,8 @@ static void cross_entropy_grad_decompose(rp_tape *tape, const rp_node *node,
     share = rp_div(tape, dloss, rp_sum(tape, counts, NULL, 0, false));
   rp_tensor *weight = rp_mul(tape, counts, share);
   rp_tensor *off = rp_sub(tape, probabilities(tape, x, lse), is_label);
-  out[0] = rp_mul(tape, off, beside(tape, weight));
+  out[0] = rp_cast(tape, rp_mul(tape, off, beside(tape, weight)),
+                   (rp_dtype)x->type.dtype);
 }
 
 const rp_op rp_op_cross_entropy_grad = {

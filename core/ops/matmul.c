@@ -5,14 +5,18 @@
    linear(x, w[, bias])  y = x w^T + bias;
      x:(..., in), w:(out, in), bias:(out) -> (..., out).
 
-   No attributes. Operands may be transposed or otherwise strided: what the
+   ints {dtype}: y's, f32 where the operands are bf16; theirs when not given.
+   A bias may be f32 beside bf16 operands. Products of bf16 accumulate in f32
+   and round once. Operands may be transposed or otherwise strided: what the
    kernels take without a copy is in `accepts`.
 
    Backward reads both factors, and nothing less would do: da = dy b^T and
    db = a^T dy each need the other one. Transposes are views. Where b stands
    for all of a's leading dims, db is one product over all rows, not a batch
-   of products and a sum. The weight's gradient comes first: it reads x for
-   the last time, so x is free when dx is made. */
+   of products and a sum. The gradient of an f32 value's bf16 copy comes in
+   f32: it is never rounded to 8 bits on its way to a weight. The weight's
+   gradient comes first: it reads x for the last time, so x is free when dx is
+   made. */
 #include <string.h>
 
 #include "graph/op.h"
@@ -21,9 +25,16 @@ extern const rp_op rp_op_matmul, rp_op_linear;
 
 /* ---- shared --------------------------------------------------------------------- */
 
-static rp_status check_dtypes(const rp_node *node) {
+static rp_status check_dtypes(const rp_node *node, rp_type *out) {
+  const rp_dtype x = (rp_dtype)rp_in(node, 0)->dtype;
+  const rp_dtype y = (rp_dtype)rp_int(node, 0, x);
+  if (y != x && (x != RP_BF16 || y != RP_F32))
+    return rp_node_fail(node, RP_DTYPE, "of %s operands is %s",
+                        rp_dtype_name(x), rp_dtype_name(x));
+  out->dtype = y;
   for (int i = 1; i < node->n_inputs; i++)
-    if (rp_in(node, i)->dtype != rp_in(node, 0)->dtype)
+    if (rp_in(node, i)->dtype != rp_in(node, 0)->dtype &&
+        !(i == 2 && x == RP_BF16 && rp_in(node, i)->dtype == RP_F32))
       return rp_node_fail(node, RP_DTYPE,
                           "%s and %s differ; cast one with :to'%s'",
                           rp_dtype_name((rp_dtype)rp_in(node, 0)->dtype),
@@ -62,6 +73,16 @@ static rp_tensor *as_rows(rp_tape *tape, rp_tensor *x) {
   return rp_reshape(tape, x, &flat);
 }
 
+/* a b, the gradient of t. */
+static rp_tensor *gradient_of(rp_tape *tape, const rp_tensor *t, rp_tensor *a,
+                              rp_tensor *b) {
+  if (a == NULL || b == NULL || !rp_is_narrowed(t))
+    return rp_matmul(tape, a, b);
+  rp_tensor *pair[2] = {a, b};
+  const int64_t dtype = RP_F32;
+  return rp_emit(tape, &rp_op_matmul, pair, 2, &dtype, 1, NULL, 0);
+}
+
 static rp_tensor *matrix_transposed(rp_tape *tape, rp_tensor *x) {
   if (x == NULL) return NULL;
   return rp_transpose(tape, x, x->type.rank - 2, x->type.rank - 1);
@@ -92,7 +113,8 @@ static rp_status matmul_misfit(const rp_node *node) {
 static rp_status matmul_type(const rp_node *node, rp_type *out) {
   const rp_type *a = rp_in(node, 0), *b = rp_in(node, 1);
   char a_text[RP_DIMS_TEXT], b_text[RP_DIMS_TEXT];
-  const rp_status status = check_dtypes(node);
+  rp_type y;
+  const rp_status status = check_dtypes(node, &y);
   if (status != RP_OK) return status;
   if (a->rank < 2 || b->rank < 2)
     return rp_node_fail(node, RP_SHAPE,
@@ -100,6 +122,7 @@ static rp_status matmul_type(const rp_node *node, rp_type *out) {
                         rp_dims_text(a, a_text), rp_dims_text(b, b_text));
   if (last(a, 0) != last(b, 1)) return matmul_misfit(node);
   *out = a->rank >= b->rank ? *a : *b;
+  out->dtype = y.dtype;
   for (int back = 2; back < out->rank; back++) {
     const int64_t m = back < a->rank ? last(a, back) : 1;
     const int64_t n = back < b->rank ? last(b, back) : 1;
@@ -129,20 +152,23 @@ static bool is_one_matrix(const rp_type *type) {
 static void matmul_grad(rp_tape *tape, const rp_node *node,
                         rp_tensor *const *dy, rp_tensor **dx) {
   rp_tensor *a = rp_input(node, 0), *b = rp_input(node, 1);
+  rp_tensor *g = rp_cast(tape, dy[0], (rp_dtype)a->type.dtype);
   if (rp_tape_needs(tape, 1)) {
     rp_tensor *db;
     if (is_one_matrix(&b->type) && a->type.rank >= b->type.rank) {
-      db = rp_matmul(tape, matrix_transposed(tape, as_rows(tape, a)),
-                     as_rows(tape, dy[0]));
+      db = gradient_of(tape, b,
+                       matrix_transposed(tape, as_rows(tape, a)),
+                       as_rows(tape, g));
       if (b->type.rank > 2) db = rp_reshape(tape, db, &b->type);
     } else {
-      db = rp_matmul(tape, matrix_transposed(tape, a), dy[0]);
+      db = gradient_of(tape, b, matrix_transposed(tape, a), g);
       db = rp_sum_to(tape, db, &b->type);
     }
     dx[1] = db;
   }
   if (rp_tape_needs(tape, 0))
-    dx[0] = rp_sum_to(tape, rp_matmul(tape, dy[0], matrix_transposed(tape, b)),
+    dx[0] = rp_sum_to(tape,
+                      gradient_of(tape, a, g, matrix_transposed(tape, b)),
                       &a->type);
 }
 
@@ -152,7 +178,7 @@ static rp_cost matmul_cost(const rp_node *node) {
 
 const rp_op rp_op_matmul = {
     .name = "matmul", .inputs = 2, .outputs = 1,
-    .flags = RP_STRIDED | RP_COSTLY,
+    .flags = RP_STRIDED | RP_COSTLY, .narrow = 1 | 2,
     .type = matmul_type, .accepts = matmul_accepts, .grad = matmul_grad,
     .cost = matmul_cost,
 };
@@ -165,7 +191,8 @@ static rp_status linear_type(const rp_node *node, rp_type *out) {
   if (node->n_inputs > 3)
     return rp_node_fail(node, RP_VALUE, "takes x, weight and bias, not %d "
                         "tensors", node->n_inputs);
-  const rp_status status = check_dtypes(node);
+  rp_type y;
+  const rp_status status = check_dtypes(node, &y);
   if (status != RP_OK) return status;
   if (x->rank < 1 || w->rank != 2)
     return rp_node_fail(node, RP_SHAPE,
@@ -187,6 +214,7 @@ static rp_status linear_type(const rp_node *node, rp_type *out) {
                           (long long)w->dims[0]);
   }
   *out = *x;
+  out->dtype = y.dtype;
   out->dims[out->rank - 1] = w->dims[0];
   return RP_OK;
 }
@@ -201,13 +229,17 @@ static bool linear_accepts(const rp_node *node, int input) {
 static void linear_grad(rp_tape *tape, const rp_node *node,
                         rp_tensor *const *dy, rp_tensor **dx) {
   rp_tensor *x = rp_input(node, 0), *w = rp_input(node, 1);
-  rp_tensor *rows = as_rows(tape, dy[0]);
+  rp_tensor *rows =
+      as_rows(tape, rp_cast(tape, dy[0], (rp_dtype)x->type.dtype));
   if (rp_tape_needs(tape, 1))
-    dx[1] = rp_matmul(tape, matrix_transposed(tape, rows), as_rows(tape, x));
+    dx[1] = gradient_of(tape, w, matrix_transposed(tape, rows),
+                        as_rows(tape, x));
   if (node->n_inputs > 2 && rp_tape_needs(tape, 2))
-    dx[2] = rp_sum_to(tape, dy[0], rp_in(node, 2));
+    dx[2] = rp_cast(tape, rp_sum_to(tape, dy[0], rp_in(node, 2)),
+                    (rp_dtype)rp_in(node, 2)->dtype);
   if (rp_tape_needs(tape, 0))
-    dx[0] = rp_reshape(tape, rp_matmul(tape, rows, w), rp_in(node, 0));
+    dx[0] = rp_reshape(tape, gradient_of(tape, x, rows, w),
+                       rp_in(node, 0));
 }
 
 static rp_cost linear_cost(const rp_node *node) {
@@ -216,7 +248,7 @@ static rp_cost linear_cost(const rp_node *node) {
 
 const rp_op rp_op_linear = {
     .name = "linear", .inputs = 2, .outputs = 1,
-    .flags = RP_STRIDED | RP_COSTLY | RP_VARIADIC,
+    .flags = RP_STRIDED | RP_COSTLY | RP_VARIADIC | RP_MIXED, .narrow = 1 | 2,
     .type = linear_type, .accepts = linear_accepts, .grad = linear_grad,
     .cost = linear_cost,
 };

@@ -5,7 +5,8 @@
    rms_norm(x, w) {} {eps}       rstd = 1/sqrt(mean(x^2) + eps),
                                  y = x rstd w
 
-   eps is 1e-5 when not given. Outputs are y and the statistics. Backward
+   Weights, their gradients and statistics are f32 where x is bf16. eps is
+   1e-5 when not given. Outputs are y and the statistics. Backward
    reads x and the statistics: h would be one more array of x's size, y
    instead of x would need w and b to be undone and divides by small
    weights. */
@@ -15,12 +16,19 @@ extern const rp_op rp_op_layer_norm_grad, rp_op_rms_norm_grad;
 
 /* ---- shapes ------------------------------------------------------------- */
 
-static rp_status same_dtype(const rp_node *node, int i) {
+/* That of weights and statistics. */
+static rp_dtype weight_dtype(const rp_type *x) {
+  return x->dtype == RP_BF16 ? RP_F32 : (rp_dtype)x->dtype;
+}
+
+static rp_status check_dtype(const rp_node *node, int i) {
   const rp_dtype a = (rp_dtype)rp_in(node, 0)->dtype;
   const rp_dtype b = (rp_dtype)rp_in(node, i)->dtype;
-  if (a == b) return RP_OK;
+  const rp_dtype wanted = weight_dtype(rp_in(node, 0));
+  if (b == wanted) return RP_OK;
   return rp_node_fail(node, RP_DTYPE, "%s and %s differ; cast one with :to'%s'",
-                      rp_dtype_name(a), rp_dtype_name(b), rp_dtype_name(a));
+                      rp_dtype_name(a), rp_dtype_name(b),
+                      rp_dtype_name(wanted));
 }
 
 /* Input i is of x's trailing dims; x is input `at`. */
@@ -35,12 +43,13 @@ static rp_status check_weight(const rp_node *node, int at, int i) {
                         "weight or bias %s is not of the last dims of %s",
                         rp_dims_text(w, a), rp_dims_text(x, b));
   }
-  return same_dtype(node, i);
+  return check_dtype(node, i);
 }
 
 static rp_type leading(const rp_type *x, const rp_type *w) {
   rp_type n = *x;
   n.rank = x->rank - w->rank;
+  n.dtype = weight_dtype(x);
   return n;
 }
 
@@ -171,6 +180,7 @@ static void layer_norm_grad(rp_tape *tape, const rp_node *node,
 
 const rp_op rp_op_layer_norm = {
     .name = "layer_norm", .inputs = 3, .outputs = 3, .in_place = 1,
+    .flags = RP_MIXED,
     .type = layer_norm_type, .grad = layer_norm_grad, .cost = layer_norm_cost,
 };
 
@@ -218,6 +228,7 @@ static void rms_norm_grad(rp_tape *tape, const rp_node *node,
 
 const rp_op rp_op_rms_norm = {
     .name = "rms_norm", .inputs = 2, .outputs = 2, .in_place = 1,
+    .flags = RP_MIXED,
     .type = rms_norm_type, .grad = rms_norm_grad, .cost = rms_norm_cost,
 };
 

@@ -19,7 +19,8 @@
    their _grad(dy)           ints {H, W}: the adjoints
 
    All but max_pool2d are linear in their first input and each other's
-   adjoints: backward reads nothing. max_pool2d's backward finds the places
+   adjoints: backward reads nothing. A gradient of bf16 is f32: values that
+   fall on one place are added up in it. max_pool2d's backward finds the places
    again in x, which the op behind or in front mostly keeps anyway (a ReLU, a
    convolution); indices would be one more array. */
 #include "base/window.h"
@@ -37,6 +38,10 @@ static rp_status check_planes(const rp_node *node, const rp_type *x) {
   if (x->rank >= 2) return RP_OK;
   return rp_node_fail(node, RP_SHAPE, "%s: needs (..., height, width)",
                       rp_dims_text(x, text));
+}
+
+static int32_t sum_dtype(const rp_type *dy) {
+  return dy->dtype == RP_BF16 ? RP_F32 : dy->dtype;
 }
 
 /* ---- windows -------------------------------------------------------------- */
@@ -120,6 +125,7 @@ static rp_status max_pool_grad_type(const rp_node *node, rp_type *out) {
   if (status == RP_OK)
     status = check_same(node, rp_in(node, 0), &y, "the gradient");
   *out = *rp_in(node, 1);
+  out->dtype = sum_dtype(out);
   return status;
 }
 
@@ -127,8 +133,9 @@ static rp_status max_pool_grad_type(const rp_node *node, rp_type *out) {
    not matter. */
 static void max_pool_grad_grad(rp_tape *tape, const rp_node *node,
                                rp_tensor *const *g, rp_tensor **dx) {
-  dx[0] = emit(tape, &rp_op_max_pool2d_take, node, MAX_ATTRS, g[0],
-               rp_input(node, 1), NULL);
+  rp_tensor *x = rp_input(node, 1);
+  dx[0] = emit(tape, &rp_op_max_pool2d_take, node, MAX_ATTRS,
+               rp_cast(tape, g[0], (rp_dtype)x->type.dtype), x, NULL);
 }
 
 const rp_op rp_op_max_pool2d_grad = {
@@ -190,6 +197,7 @@ static rp_status avg_pool_grad_type(const rp_node *node, rp_type *out) {
   if (status == RP_OK) status = windows_type(node, out, &y);
   if (status == RP_OK)
     status = check_same(node, rp_in(node, 0), &y, "the gradient");
+  out->dtype = sum_dtype(out);
   return status;
 }
 
@@ -208,6 +216,11 @@ const rp_op rp_op_avg_pool2d_grad = {
 
 static rp_status to_size_type(const rp_node *node, rp_type *out) {
   return resized_type(node, 0, out);
+}
+static rp_status from_size_type(const rp_node *node, rp_type *out) {
+  const rp_status status = resized_type(node, 0, out);
+  out->dtype = sum_dtype(rp_in(node, 0));
+  return status;
 }
 
 /* The adjoint, back to input 0's sizes. */
@@ -238,7 +251,7 @@ const rp_op rp_op_adaptive_avg_pool2d = {
 };
 const rp_op rp_op_adaptive_avg_pool2d_grad = {
     .name = "adaptive_avg_pool2d_grad", .inputs = 1, .outputs = 1,
-    .type = to_size_type, .grad = adaptive_grad_grad,
+    .type = from_size_type, .grad = adaptive_grad_grad,
 };
 const rp_op rp_op_upsample_nearest2d = {
     .name = "upsample_nearest2d", .inputs = 1, .outputs = 1,
@@ -246,5 +259,5 @@ const rp_op rp_op_upsample_nearest2d = {
 };
 const rp_op rp_op_upsample_nearest2d_grad = {
     .name = "upsample_nearest2d_grad", .inputs = 1, .outputs = 1,
-    .type = to_size_type, .grad = upsample_grad_grad,
+    .type = from_size_type, .grad = upsample_grad_grad,
 };

@@ -244,7 +244,7 @@ static rp_status sum_to_type(const rp_node *node, rp_type *out) {
   bool fits = added >= 0;
   for (int i = 0; fits && i < node->n_ints; i++)
     fits = node->ints[i] == x->dims[added + i] || node->ints[i] == 1;
-  rp_type y = {.dtype = x->dtype};
+  rp_type y = {.dtype = x->dtype == RP_BF16 ? RP_F32 : x->dtype};
   y.rank = node->n_ints < RP_RANK ? node->n_ints : RP_RANK;
   memcpy(y.dims, node->ints, (size_t)y.rank * sizeof *y.dims);
   if (!fits) {

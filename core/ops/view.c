@@ -77,7 +77,8 @@ static void reshape_grad(rp_tape *tape, const rp_node *node,
 }
 
 const rp_op rp_op_reshape = {
-    .name = "reshape", .inputs = 1, .outputs = 1, .flags = RP_VIEW,
+    .name = "reshape", .inputs = 1, .outputs = 1,
+    .flags = RP_VIEW | RP_WIDE_GRAD,
     .type = reshape_type, .view = reshape_view, .grad = reshape_grad,
 };
 
@@ -116,7 +117,8 @@ static void permute_grad(rp_tape *tape, const rp_node *node,
 }
 
 const rp_op rp_op_permute = {
-    .name = "permute", .inputs = 1, .outputs = 1, .flags = RP_VIEW,
+    .name = "permute", .inputs = 1, .outputs = 1,
+    .flags = RP_VIEW | RP_WIDE_GRAD,
     .type = permute_type, .view = permute_view, .grad = permute_grad,
 };
 
@@ -159,7 +161,8 @@ static void expand_grad(rp_tape *tape, const rp_node *node,
 }
 
 const rp_op rp_op_expand = {
-    .name = "expand", .inputs = 1, .outputs = 1, .flags = RP_VIEW,
+    .name = "expand", .inputs = 1, .outputs = 1,
+    .flags = RP_VIEW | RP_WIDE_GRAD,
     .type = expand_type, .view = expand_view, .grad = expand_grad,
 };
 
@@ -212,7 +215,8 @@ static void narrow_grad(rp_tape *tape, const rp_node *node,
 }
 
 const rp_op rp_op_narrow = {
-    .name = "narrow", .inputs = 1, .outputs = 1, .flags = RP_VIEW,
+    .name = "narrow", .inputs = 1, .outputs = 1,
+    .flags = RP_VIEW | RP_WIDE_GRAD,
     .type = narrow_type, .view = narrow_view, .grad = narrow_grad,
 };
 

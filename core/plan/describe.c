@@ -62,7 +62,7 @@ void rp_plan_describe(const rp_plan *plan, rp_plan_info *out) {
     const rp_instruction *run = &p->instructions.at[i];
     if (run->opcode != RP_OP_RUN) continue;
     const rp_graph_node *node = &graph->nodes.at[run->node];
-    const double seconds = rp_node_seconds(node, plan->backend);
+    const double seconds = plan->seconds[run->node];
     out->step_flops += node->flops;
     out->step_seconds += seconds;
     if (run->replay) {
@@ -126,6 +126,7 @@ rp_status rp_plan_instance(const rp_plan *plan, int i,
         .read_by = instance->last_read > instance->born ? instance->last_read
                                                         : -1,
         .size_bytes = rp_value_bytes(&plan->graph, instance->value),
+        .type = value->type,
         .replay = instance->replay, .in_arena = plan->layout.offsets[i] >= 0};
     return RP_OK;
   }

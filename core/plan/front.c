@@ -122,9 +122,7 @@ static rp_status evaluate(const rp_search *search, rp_candidate *c,
   c->seconds = 0;
   for (int32_t i = 0; i < program.instructions.n; i++)
     if (program.instructions.at[i].opcode == RP_OP_RUN)
-      c->seconds += rp_node_seconds(
-          &plan->graph.nodes.at[program.instructions.at[i].node],
-          search->backend);
+      c->seconds += plan->seconds[program.instructions.at[i].node];
   const int64_t useful = useful_bytes(search->front, c->seconds);
   const int64_t most_bytes = useful - search->persistent_bytes - 1;
   *beaten = status != RP_OK || live_bytes > most_bytes;
@@ -152,22 +150,85 @@ rp_status rp_front_offer(const rp_search *search, rp_candidate *c,
   return status;
 }
 
+/* ---- candidates from outside ------------------------------------------------------------ */
+
+static rp_status copy_segments(rp_candidate *c, rp_context *ctx,
+                               const rp_segment *segments, int n_segments) {
+  rp_status status = RP_OK;
+  for (int i = 0; i < n_segments && status == RP_OK; i++)
+    status = rp_candidate_add(c, ctx, segments[i].first, segments[i].last,
+                              segments[i].parent, segments[i].keep,
+                              segments[i].n_keep);
+  if (status != RP_OK) rp_candidate_free(c, ctx);
+  return status;
+}
+
+/* Keeps c, made with this status, for the front to take, or frees it. */
+static rp_status keep_offered(rp_plan *plan, rp_candidate *c,
+                              rp_status status) {
+  rp_context *ctx = plan->ctx;
+  if (plan->offered == NULL)
+    plan->offered = rp_alloc(ctx, sizeof *plan->offered);
+  if (status == RP_OK &&
+      (plan->offered == NULL ||
+       !rp_array_room(ctx, &plan->offered->points, sizeof(rp_candidate), 1)))
+    status = RP_NOMEM;
+  if (status == RP_OK)
+    plan->offered->points.at[plan->offered->points.n++] = *c;
+  else
+    rp_candidate_free(c, ctx);
+  return status;
+}
+
+rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
+                              int n_segments) {
+  if (plan->front) return RP_OK;
+  rp_candidate c = {0};
+  const rp_status status = copy_segments(&c, plan->ctx, segments, n_segments);
+  return status == RP_OK ? keep_offered(plan, &c, status) : status;
+}
+
+rp_status rp_plan_front_offer_program(rp_plan *plan, const int32_t *steps,
+                                      int n_steps) {
+  if (plan->front) return RP_OK;
+  rp_candidate c = {0};
+  rp_status status = RP_NOMEM;
+  if (rp_array_room(plan->ctx, &c.steps, sizeof *steps, n_steps)) {
+    memcpy(c.steps.at, steps, (size_t)n_steps * sizeof *steps);
+    c.steps.n = n_steps;
+    status = RP_OK;
+  }
+  return keep_offered(plan, &c, status);
+}
+
+/* The front takes what was offered; it is gone afterwards. */
+static rp_status take_offered(const rp_search *search) {
+  rp_plan *plan = search->plan;
+  rp_front *offered = plan->offered;
+  rp_status status = RP_OK;
+  for (int32_t i = 0; offered && i < offered->points.n && status == RP_OK;
+       i++) {
+    rp_candidate c = offered->points.at[i];
+    offered->points.at[i] = (rp_candidate){0};
+    status = rp_front_offer(search, &c, RP_OK);
+  }
+  return status;
+}
+
 /* ---- entry ------------------------------------------------------------------------------ */
 
-rp_status rp_front_make(rp_front *front, rp_plan *plan,
-                        const rp_backend *backend) {
+rp_status rp_front_make(rp_front *front, rp_plan *plan) {
   rp_context *ctx = plan->ctx;
-  rp_search search = {.front = front, .plan = plan, .backend = backend,
+  rp_search search = {.front = front, .plan = plan,
                       .persistent_bytes = persistent_bytes(plan)};
   rp_candidate none = {0};
   rp_status status = rp_front_offer(&search, &none, RP_OK);
   if (status == RP_OK) front->none_bytes = front->points.at[0].peak_bytes;
-  if (status == RP_OK)
-    status = rp_stretches_make(&search.stretches, plan, backend);
-  if (status == RP_OK)
-    status = rp_front_offer_plain(&search,
-                                  front->none_bytes -
-                                      search.persistent_bytes);
+  const int64_t arena_bytes = front->none_bytes - search.persistent_bytes;
+  if (status == RP_OK) status = take_offered(&search);
+  if (status == RP_OK) status = rp_front_cut(&search, arena_bytes);
+  if (status == RP_OK) status = rp_front_offer_table(&search, arena_bytes);
+  if (status == RP_OK) status = rp_front_offer_plain(&search);
   if (status == RP_OK) status = rp_front_refine(&search);
   if (status == RP_OK) status = rp_front_search_gaps(&search);
   rp_stretches_free(&search.stretches, ctx);
@@ -181,15 +242,31 @@ void rp_front_free(rp_front *front, rp_context *ctx) {
   rp_array_free(ctx, &front->points, sizeof(rp_candidate));
 }
 
+static void free_front(rp_front **front, rp_context *ctx) {
+  if (*front == NULL) return;
+  rp_front_free(*front, ctx);
+  rp_free(ctx, *front, sizeof **front);
+  *front = NULL;
+}
+
 static rp_status ensure_front(rp_plan *plan) {
   if (plan->front) return RP_OK;
   rp_front *front = rp_alloc(plan->ctx, sizeof *front);
   if (front == NULL) return RP_NOMEM;
-  const rp_status status = rp_front_make(front, plan, &rp_cpu);
+  const rp_status status = rp_front_make(front, plan);
+  free_front(&plan->offered, plan->ctx);
   if (status == RP_OK) plan->front = front;
   else rp_free(plan->ctx, front, sizeof *front);
   return status;
 }
+
+rp_status rp_plan_front_chain(rp_plan *plan, rp_front_chain *out) {
+  const rp_status status = ensure_front(plan);
+  if (status == RP_OK) *out = plan->front->chain;
+  return status;
+}
+
+bool rp_plan_has_front(const rp_plan *plan) { return plan->front != NULL; }
 
 int64_t rp_plan_none_bytes(rp_plan *plan) {
   return ensure_front(plan) == RP_OK ? plan->front->none_bytes : -1;
@@ -215,9 +292,25 @@ rp_status rp_plan_front_point(rp_plan *plan, int i, rp_front_point *out) {
   return RP_OK;
 }
 
+rp_status rp_plan_evaluate(rp_plan *plan, rp_front_point *point) {
+  rp_front none = {0};
+  const rp_search search = {.front = &none, .plan = plan,
+                            .persistent_bytes = persistent_bytes(plan)};
+  /* Borrowed: an evaluation changes neither. */
+  rp_candidate c = {0};
+  c.segments.at = (rp_segment *)point->segments;
+  c.segments.n = point->n_segments;
+  c.steps.at = (int32_t *)point->steps;
+  c.steps.n = point->n_steps;
+  bool beaten;
+  const rp_status status = evaluate(&search, &c, &beaten);
+  if (status != RP_OK) return status;
+  point->peak_bytes = c.peak_bytes;
+  point->seconds = c.seconds;
+  return RP_OK;
+}
+
 void rp_plan_front_free(rp_plan *plan) {
-  if (plan->front == NULL) return;
-  rp_front_free(plan->front, plan->ctx);
-  rp_free(plan->ctx, plan->front, sizeof *plan->front);
-  plan->front = NULL;
+  free_front(&plan->offered, plan->ctx);
+  free_front(&plan->front, plan->ctx);
 }

@@ -25,12 +25,12 @@ void rp_candidate_settle(rp_candidate *c);
 typedef struct rp_front rp_front;
 struct rp_front {
   RP_ARRAY(rp_candidate) points; /* peak rising, seconds falling */
+  rp_front_chain chain;
   int64_t none_bytes;            /* the peak of `none`, front or not */
   int32_t evaluations;
 };
 
-rp_status rp_front_make(rp_front *front, rp_plan *plan,
-                        const rp_backend *backend);
+rp_status rp_front_make(rp_front *front, rp_plan *plan);
 void rp_front_free(rp_front *front, rp_context *ctx);
 
 /* Blocks of the graph with their options, in slots of slot_bytes. */
@@ -49,15 +49,14 @@ typedef struct rp_stretch {
 
 typedef RP_ARRAY(rp_stretch) rp_stretches;
 
-rp_status rp_stretches_make(rp_stretches *all, rp_plan *plan,
-                            const rp_backend *backend);
+/* Each stretch is `each` blocks of the view. */
+rp_status rp_stretches_make(rp_stretches *all, rp_plan *plan, int32_t each);
 void rp_stretches_free(rp_stretches *all, rp_context *ctx);
 
 /* The making of a front. */
 typedef struct rp_search {
   rp_front *front;
   rp_plan *plan;
-  const rp_backend *backend;
   int64_t persistent_bytes;
   rp_stretches stretches;
 } rp_search;
@@ -69,9 +68,16 @@ bool rp_front_beats(const rp_front *front, int64_t peak_bytes,
 rp_status rp_front_offer(const rp_search *search, rp_candidate *c,
                          rp_status status);
 
-/* Candidates from table, options and layers (plan/candidates.c); by local
-   search on segments (plan/refine.c) and on gaps (plan/gaps.c). */
-rp_status rp_front_offer_plain(const rp_search *search, int64_t most_bytes);
+/* Cuts the graph into stretches: blocks, merged where a table of so many that
+   differ is too large (plan/table.c). most_bytes: of the arena under none. */
+rp_status rp_front_cut(rp_search *search, int64_t most_bytes);
+/* Candidates from options and layers (plan/candidates.c), from the chain
+   programme's table (plan/table.c); by local search on segments
+   (plan/refine.c) and on gaps (plan/gaps.c). */
+rp_status rp_front_offer_plain(const rp_search *search);
+/* Merges the stretches of a long chain to a few, in the end, which are the
+   search's from then on. */
+rp_status rp_front_offer_table(rp_search *search, int64_t most_bytes);
 rp_status rp_front_refine(const rp_search *search);
 rp_status rp_front_search_gaps(const rp_search *search);
 

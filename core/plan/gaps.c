@@ -113,7 +113,7 @@ static void measure(rp_gaps *g, const rp_program *p) {
     g->excess.at[i] = above;
     if (run->opcode != RP_OP_RUN) continue;
     if (!run->replay) g->place[run->node] = i;
-    g->seconds += rp_node_seconds(node_at(g, run->node), search->backend);
+    g->seconds += search->plan->seconds[run->node];
     const int64_t live = g->live.at[i] +
                          rp_align(search->plan->workspace_bytes[run->node]);
     if (live > g->live_bytes) g->live_bytes = live;

@@ -20,7 +20,7 @@ typedef struct box {
 
 bool rp_may_share(const rp_graph *graph, const rp_graph_node *node,
                   int32_t input) {
-  if (input >= 32 || !(node->op->in_place >> input & 1u)) return false;
+  if (input >= 32 || !(node->in_place >> input & 1u)) return false;
   const rp_operand *in = rp_graph_in(graph, node, input);
   if (in->value < 0) return false;
   const rp_graph_value *from = &graph->values.at[in->value];

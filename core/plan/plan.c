@@ -1,15 +1,41 @@
 /* The plan: stages put together, and what it tells of itself. */
 #include "plan/plan.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/context.h"
 
-double rp_node_seconds(const rp_graph_node *node, const rp_backend *backend) {
-  const double moved = node->bytes / backend->bytes_per_second;
+/* ---- seconds -------------------------------------------------------------------- */
+
+/* Of products: those of bf16 do twice the FLOPs a second. */
+static double analytic_seconds(const rp_graph *graph,
+                               const rp_graph_node *node,
+                               const rp_rates *rates) {
+  const double moved = node->bytes / rates->bytes_per_second;
   if (!(node->op->flags & RP_COSTLY)) return moved;
-  const double computed = node->flops / backend->flops_per_second;
+  const bool narrow =
+      node->n_operands > 0 &&
+      rp_graph_in(graph, node, 0)->type.dtype == RP_BF16;
+  const double computed =
+      node->flops / rates->flops_per_second / (narrow ? 2 : 1);
   return computed > moved ? computed : moved;
+}
+
+rp_status rp_plan_set_seconds(rp_plan *plan, const double *seconds, int n) {
+  if (plan->ready)
+    return rp_fail(plan->ctx, RP_STATE, "[set_seconds] the plan is finished");
+  if (n != plan->graph.nodes.n)
+    return rp_fail(plan->ctx, RP_VALUE, "[set_seconds] %d seconds for %d nodes",
+                   n, (int)plan->graph.nodes.n);
+  for (int i = 0; i < n; i++)
+    if (!(seconds[i] >= 0 && seconds[i] < HUGE_VAL))
+      return rp_fail(plan->ctx, RP_VALUE, "[set_seconds] node %d takes %g "
+                     "seconds", i + 1, seconds[i]);
+  memcpy(plan->seconds, seconds, (size_t)n * sizeof *seconds);
+  rp_plan_front_free(plan);
+  rp_view_free(plan);
+  return RP_OK;
 }
 
 /* ---- kernels -------------------------------------------------------------------- */
@@ -45,14 +71,14 @@ static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
   rp_status status = RP_OK;
   if (kernel == NULL)
     status = rp_fail(ctx, RP_UNSUPPORTED, "[%s] has no %s kernel on %s",
-                     node->op->name, rp_dtype_name(dtype), backend->name);
+                     rp_graph_node_name(node), rp_dtype_name(dtype), backend->name);
   plan->kernels[index].kernel = kernel;
   if (status == RP_OK && kernel->prepare) {
     const rp_kernel_args args = {
         .in = arrays, .out = arrays + node->n_operands,
         .n_in = node->n_operands, .n_out = node->n_values,
         .ints = node->ints, .reals = node->reals, .n_ints = node->n_ints,
-        .n_reals = node->n_reals, .ctx = ctx};
+        .n_reals = node->n_reals, .fusion = node->fusion, .ctx = ctx};
     status = kernel->prepare(&args, &plan->kernels[index].state,
                              &plan->workspace_bytes[index]);
   }
@@ -77,7 +103,13 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   const size_t n = (size_t)plan->n_kernels;
   plan->kernels = rp_alloc(ctx, n * sizeof *plan->kernels);
   plan->workspace_bytes = rp_alloc(ctx, n * sizeof(int64_t));
-  rp_status status = plan->kernels && plan->workspace_bytes ? RP_OK : RP_NOMEM;
+  plan->seconds = rp_alloc(ctx, n * sizeof(double));
+  rp_status status = plan->kernels && plan->workspace_bytes && plan->seconds
+                         ? RP_OK : RP_NOMEM;
+  const rp_rates rates = rp_rates_get(ctx);
+  for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
+    plan->seconds[i] = analytic_seconds(&plan->graph, &plan->graph.nodes.at[i],
+                                        &rates);
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
     status = prepare_kernel(plan, i);
   if (status == RP_OK) return plan;
@@ -94,6 +126,7 @@ void rp_plan_release(rp_plan *plan) {
   const size_t n = (size_t)plan->n_kernels;
   rp_free(ctx, plan->kernels, n * sizeof *plan->kernels);
   rp_free(ctx, plan->workspace_bytes, n * sizeof(int64_t));
+  rp_free(ctx, plan->seconds, n * sizeof(double));
   if (plan->run) plan->free_run(plan);
   rp_plan_front_free(plan);
   rp_view_free(plan);

@@ -133,9 +133,11 @@ struct rp_plan {
   rp_layout layout;
   rp_plan_kernel *kernels;  /* by node */
   int64_t *workspace_bytes; /* by node */
+  double *seconds;          /* by node: what planning takes a RUN to cost */
   int32_t n_kernels;
   struct rp_view_data *view; /* plan/view.c, made when asked for */
   struct rp_front *front;    /* plan/front.c, made when asked for */
+  struct rp_front *offered;  /* candidates from outside, until then */
   const rp_backend *backend;
   /* What exec keeps with the plan (exec/run.c); freed by free_run. */
   struct rp_run_data *run;
@@ -149,9 +151,10 @@ struct rp_plan {
 rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
                      const rp_backend *backend);
 void rp_view_free(rp_plan *plan);
+/* on_path[i], by forward node: whether a gradient passes through node i, or
+   node i comes after one through which one does. The others are computed from
+   leaves alone, so they are no link of a chain. */
+void rp_find_paths(const rp_graph *graph, bool *on_path);
 void rp_plan_front_free(rp_plan *plan);
-
-/* Seconds of a node by the backend's rates. */
-double rp_node_seconds(const rp_graph_node *node, const rp_backend *backend);
 
 #endif

@@ -9,7 +9,7 @@
    whichever ends first. Both are stated, so a plan is the same on every
    machine. */
 enum { REFINEMENTS = 600 };
-static const double REFINED_NODES = 1.5e6;
+static const double REFINED_NODES = 1.1e6;
 
 /* ---- refinement ---------------------------------------------------------------------- */
 
@@ -100,32 +100,53 @@ static rp_status refine_point(const rp_search *search,
   return status;
 }
 
-/* Rounds over the points there are, while there is budget. The points move
-   when better ones come in, so each round works on copies. */
-rp_status rp_front_refine(const rp_search *search) {
+/* The moves from point i of the front, on a copy: the points move when better
+   ones come in. What they cost is taken from *left. */
+static rp_status refine_at(const rp_search *search, int32_t i, int32_t budget,
+                           int32_t *left) {
   rp_context *ctx = search->plan->ctx;
+  rp_front *front = search->front;
+  rp_candidate point = {0};
+  rp_status status = copy_without(&point, ctx, &front->points.at[i], -1);
+  if (status == RP_OK) rp_candidate_settle(&point);
+  const int32_t before = front->evaluations;
+  if (status == RP_OK)
+    status = refine_point(search, &point, budget < *left ? budget : *left);
+  *left -= front->evaluations - before;
+  rp_candidate_free(&point, ctx);
+  return status;
+}
+
+/* From the point of least memory, while that lowers it: what it needs decides
+   which budgets can be met at all. */
+static rp_status refine_least(const rp_search *search, int32_t budget) {
+  rp_front *front = search->front;
+  int64_t before = INT64_MAX;
+  rp_status status = RP_OK;
+  while (status == RP_OK && budget > 0 &&
+         front->points.at[0].peak_bytes < before) {
+    before = front->points.at[0].peak_bytes;
+    status = refine_at(search, 0, budget, &budget);
+  }
+  return status;
+}
+
+/* The least point, then rounds over all there are, while there is budget. */
+rp_status rp_front_refine(const rp_search *search) {
   rp_front *front = search->front;
   int32_t left = REFINEMENTS;
   const int32_t affordable =
       (int32_t)(REFINED_NODES / (search->plan->graph.nodes.n + 1));
   if (affordable < left) left = affordable;
-  rp_status status = RP_OK;
+  rp_status status = refine_least(search, left / 4);
+  left -= left / 4;
   for (int round = 0; round < 3 && left > 0 && status == RP_OK; round++) {
     const int32_t n = front->points.n;
     const int32_t each = left / (n * (3 - round)) + 1;
     for (int32_t i = 0; i < n && left > 0 && status == RP_OK; i++) {
       if (i >= front->points.n) break;
-      rp_candidate point = {0};
-      status = copy_without(&point, ctx, &front->points.at[i], -1);
-      if (status == RP_OK) rp_candidate_settle(&point);
-      const int32_t before = front->evaluations;
-      if (status == RP_OK)
-        status = refine_point(search, &point,
-                              each < left ? each : left);
-      left -= front->evaluations - before;
-      rp_candidate_free(&point, ctx);
+      status = refine_at(search, i, each, &left);
     }
   }
   return status;
 }
-

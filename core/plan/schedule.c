@@ -23,6 +23,7 @@ typedef struct scheduler {
   rp_program *program;
   int32_t *now, *until;      /* by value */
   int32_t *part_end;         /* by segment: last node of its part */
+  int32_t *by_end, n_ended;  /* segments by part_end; how many are over */
   bool *wanted;              /* by node: in the restore being made */
   RP_ARRAY(int32_t) stack;   /* nodes to look at */
   RP_ARRAY(int32_t) missing; /* nodes to run again */
@@ -54,7 +55,7 @@ static rp_status emit_run(scheduler *s, int32_t index, bool replay) {
     p->refs.at[p->refs.n++] = v < 0 ? v : s->now[v];
     if (v >= 0 && s->now[v] < 0)
       return rp_fail(s->ctx, RP_ILLEGAL, "%s (node %d) would run before its "
-                     "input %d (node %d) is there", node->op->name, index + 1,
+                     "input %d (node %d) is there", rp_graph_node_name(node), index + 1,
                      k + 1, s->graph->values.at[v].node + 1);
   }
   for (int32_t k = 0; k < node->n_values; k++) {
@@ -150,8 +151,10 @@ static rp_status run_backward(scheduler *s, int32_t index) {
 
 /* Ends what belongs to parts that are over, so that no restore builds on it. */
 static void expire(scheduler *s, int32_t index) {
-  for (int32_t g = 0; g < s->tree->segments.n; g++) {
-    if (s->part_end[g] != index - 1) continue;
+  for (; s->n_ended < s->tree->segments.n; s->n_ended++) {
+    const int32_t g = s->by_end[s->n_ended];
+    if (s->part_end[g] >= index) break;
+    if (s->part_end[g] < 0) continue;
     const rp_segment *segment = &s->tree->segments.at[g];
     for (int32_t i = segment->first; i <= segment->last; i++) {
       const rp_graph_node *node = node_at(s, i);
@@ -160,6 +163,21 @@ static void expire(scheduler *s, int32_t index) {
           s->now[node->first_value + k] = -1;
     }
   }
+}
+
+/* Segments in the order of part_end, by counting. */
+static void sort_by_end(scheduler *s) {
+  const int32_t n = s->tree->segments.n, n_nodes = s->graph->nodes.n;
+  int32_t *from = s->by_end + n; /* by part_end + 1: where those begin */
+  for (int32_t g = 0; g < n; g++) from[s->part_end[g] + 1]++;
+  int32_t at = 0;
+  for (int32_t e = 0; e <= n_nodes; e++) {
+    const int32_t count = from[e];
+    from[e] = at;
+    at += count;
+  }
+  for (int32_t g = 0; g < n; g++)
+    s->by_end[from[s->part_end[g] + 1]++] = g;
 }
 
 /* part_end[g]: the last backward node that is a gradient of a node in g. */
@@ -172,6 +190,7 @@ static void find_parts(scheduler *s) {
          g = s->tree->segments.at[g].parent)
       s->part_end[g] = i;
   }
+  sort_by_end(s);
 }
 
 /* ---- effects, liveness ------------------------------------------------------------- */
@@ -369,6 +388,11 @@ static rp_status place_frees(scheduler *s) {
 
 /* ---- entry points -------------------------------------------------------------------- */
 
+static size_t by_end_size(const scheduler *s) {
+  const int32_t segments = s->tree ? s->tree->segments.n : 0;
+  return (size_t)(segments + s->graph->nodes.n + 1) * sizeof(int32_t);
+}
+
 static rp_status scheduler_open(scheduler *s) {
   const rp_graph *graph = s->graph;
   const size_t values = (size_t)graph->values.n * sizeof(int32_t);
@@ -377,7 +401,9 @@ static rp_status scheduler_open(scheduler *s) {
   s->wanted = rp_alloc(s->ctx, (size_t)graph->nodes.n);
   const int32_t segments = s->tree ? s->tree->segments.n : 0;
   s->part_end = rp_alloc(s->ctx, (size_t)segments * sizeof(int32_t));
-  if (!s->now || !s->until || !s->wanted || !s->part_end) return RP_NOMEM;
+  s->by_end = rp_alloc(s->ctx, by_end_size(s));
+  if (!s->now || !s->until || !s->wanted || !s->part_end || !s->by_end)
+    return RP_NOMEM;
   for (int32_t v = 0; v < graph->values.n; v++) {
     s->now[v] = -1;
     s->until[v] = INT32_MAX;
@@ -393,6 +419,7 @@ static rp_status scheduler_close(scheduler *s, rp_status status) {
   rp_free(s->ctx, s->wanted, (size_t)graph->nodes.n);
   const int32_t segments = s->tree ? s->tree->segments.n : 0;
   rp_free(s->ctx, s->part_end, (size_t)segments * sizeof(int32_t));
+  rp_free(s->ctx, s->by_end, by_end_size(s));
   rp_array_free(s->ctx, &s->stack, sizeof(int32_t));
   rp_array_free(s->ctx, &s->missing, sizeof(int32_t));
   rp_array_free(s->ctx, &s->passing, sizeof(int32_t));
@@ -458,7 +485,7 @@ rp_status rp_schedule_list(rp_program *program, rp_context *ctx,
   for (int32_t i = 0; i < graph->nodes.n && status == RP_OK; i++)
     if (!s.wanted[i] && !(graph->nodes.at[i].op->flags & RP_EFFECT))
       status = rp_fail(ctx, RP_VALUE, "the program never runs node %d (%s)",
-                       i + 1, graph->nodes.at[i].op->name);
+                       i + 1, rp_graph_node_name(&graph->nodes.at[i]));
   if (status == RP_OK) status = place_effects(&s);
   if (status == RP_OK) status = place_frees(&s);
   return scheduler_close(&s, status);

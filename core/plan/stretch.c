@@ -9,21 +9,30 @@
 #include "plan/cut.h"
 #include "plan/front.h"
 
-enum { BLOCKS_MAX = 200, PRICES = 24, OPTIONS = 12 };
+enum { PRICES = 24, OPTIONS = 12 };
 
 /* What a node's values are to the rest of the graph. */
 typedef struct use {
   int64_t bytes;
-  int32_t last_forward; /* its last forward reader, -1 */
+  int32_t last_forward; /* its last forward reader but effects, -1 */
   bool backward;        /* read by a backward node ... */
   bool weighs;          /* ... and not light */
   bool held;            /* a result or kept by hand: there in any case */
+  bool aside;           /* on no gradient's path: no input of a stretch */
 } use;
 
 static use *find_uses(const rp_plan *plan) {
   const rp_graph *graph = &plan->graph;
   use *uses = rp_alloc(plan->ctx, (size_t)graph->nodes.n * sizeof *uses);
-  if (uses == NULL) return NULL;
+  bool *on_path = rp_alloc(plan->ctx, (size_t)graph->n_forward);
+  if (uses == NULL || on_path == NULL) {
+    rp_free(plan->ctx, uses, (size_t)graph->nodes.n * sizeof *uses);
+    rp_free(plan->ctx, on_path, (size_t)graph->n_forward);
+    return NULL;
+  }
+  rp_find_paths(graph, on_path);
+  for (int32_t i = 0; i < graph->n_forward; i++) uses[i].aside = !on_path[i];
+  rp_free(plan->ctx, on_path, (size_t)graph->n_forward);
   for (int32_t v = 0; v < graph->values.n; v++) {
     const rp_graph_value *value = &graph->values.at[v];
     if (value->node < 0) continue;
@@ -37,22 +46,21 @@ static use *find_uses(const rp_plan *plan) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
       if (v < 0) continue;
       use *u = &uses[graph->values.at[v].node];
-      if (i < graph->n_forward) {
-        u->last_forward = i;
-      } else {
+      if (i >= graph->n_forward) {
         u->backward = true;
         u->weighs |= !graph->values.at[v].light;
+      } else if (!(node->op->flags & RP_EFFECT)) {
+        u->last_forward = i;
       }
     }
   }
   return uses;
 }
 
-/* Neighbours are merged until there are few enough for the table. */
-static rp_status cut_stretches(rp_stretches *all, rp_plan *plan) {
+static rp_status cut_stretches(rp_stretches *all, rp_plan *plan,
+                               int32_t each) {
   const rp_view *view = rp_plan_view(plan);
   if (view == NULL) return RP_NOMEM;
-  const int32_t each = (view->n_blocks + BLOCKS_MAX - 1) / BLOCKS_MAX;
   for (int32_t b = 0; b < view->n_blocks; b += each) {
     const int32_t end =
         b + each < view->n_blocks ? b + each - 1 : view->n_blocks - 1;
@@ -80,15 +88,17 @@ static int64_t forward_bytes(const rp_stretch *s, const rp_plan *plan,
   return most;
 }
 
-static void describe(rp_stretch *s, const rp_plan *plan, const use *uses,
-                     const rp_backend *backend) {
-  const rp_graph *graph = &plan->graph;
+static void describe(rp_stretch *s, const rp_plan *plan, const use *uses) {
   for (int32_t i = s->first; i <= s->last; i++) {
-    s->forward_seconds += rp_node_seconds(&graph->nodes.at[i], backend);
+    s->forward_seconds += plan->seconds[i];
     if (uses[i].last_forward > s->last) s->output_bytes += uses[i].bytes;
   }
+  int64_t aside_bytes = 0;
   for (int32_t i = 0; i < s->first; i++)
-    if (uses[i].last_forward >= s->first) s->input_bytes += uses[i].bytes;
+    if (uses[i].last_forward >= s->first)
+      *(uses[i].aside ? &aside_bytes : &s->input_bytes) += uses[i].bytes;
+  /* Where only such values come in, they are the input. */
+  if (s->input_bytes == 0) s->input_bytes = aside_bytes;
   s->forward_bytes = forward_bytes(s, plan, uses);
 }
 
@@ -103,9 +113,8 @@ static bool same_keep(const rp_stretch *s, const int32_t *keep, int32_t n) {
 /* What a kept set costs: bytes held, bytes restored, seconds of replays (each
    missing ancestor of a needed node once). */
 static void price_option(const rp_stretch *s, const rp_plan *plan,
-                         const use *uses, const rp_backend *backend,
-                         const bool *keep, bool *again, int64_t *kept,
-                         int64_t *restored, double *seconds) {
+                         const use *uses, const bool *keep, bool *again,
+                         int64_t *kept, int64_t *restored, double *seconds) {
   const rp_graph *graph = &plan->graph;
   *kept = s->output_bytes;
   *restored = 0;
@@ -120,7 +129,7 @@ static void price_option(const rp_stretch *s, const rp_plan *plan,
     }
     again[at] = true;
     *restored += uses[i].bytes;
-    *seconds += rp_node_seconds(&graph->nodes.at[i], backend);
+    *seconds += plan->seconds[i];
     const rp_graph_node *node = &graph->nodes.at[i];
     for (int32_t k = 0; k < node->n_operands; k++) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
@@ -131,8 +140,7 @@ static void price_option(const rp_stretch *s, const rp_plan *plan,
 }
 
 static rp_status add_option(rp_stretch *s, const rp_plan *plan,
-                            const use *uses, const rp_backend *backend,
-                            const bool *keep) {
+                            const use *uses, const bool *keep) {
   rp_context *ctx = plan->ctx;
   const int32_t size = s->last - s->first + 1;
   int32_t *nodes = rp_alloc(ctx, (size_t)size * sizeof *nodes);
@@ -150,9 +158,8 @@ static rp_status add_option(rp_stretch *s, const rp_plan *plan,
       memcpy(own, nodes, (size_t)n * sizeof *own);
       s->options[at].keep = own;
       s->options[at].n = n;
-      price_option(s, plan, uses, backend, keep, again,
-                   &s->options[at].kept_bytes, &s->options[at].restored_bytes,
-                   &s->options[at].seconds);
+      price_option(s, plan, uses, keep, again, &s->options[at].kept_bytes,
+                   &s->options[at].restored_bytes, &s->options[at].seconds);
       s->n_options++;
     }
   }
@@ -163,8 +170,8 @@ static rp_status add_option(rp_stretch *s, const rp_plan *plan,
 
 /* The values of a stretch for the cut at a price in seconds a byte. */
 static void cut_values(const rp_stretch *s, const rp_plan *plan,
-                       const use *uses, const rp_backend *backend,
-                       double price, rp_cut_value *values, int32_t *inputs) {
+                       const use *uses, double price, rp_cut_value *values,
+                       int32_t *inputs) {
   const rp_graph *graph = &plan->graph;
   int32_t n_inputs = 0;
   for (int32_t i = s->first; i <= s->last; i++) {
@@ -174,7 +181,7 @@ static void cut_values(const rp_stretch *s, const rp_plan *plan,
     *value = (rp_cut_value){
         .needed = uses[i].backward,
         .keep_cost = outside ? 0 : price * (double)uses[i].bytes,
-        .replay_cost = rp_node_seconds(node, backend),
+        .replay_cost = plan->seconds[i],
         .first_input = n_inputs};
     for (int32_t k = 0; k < node->n_operands; k++) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
@@ -186,7 +193,7 @@ static void cut_values(const rp_stretch *s, const rp_plan *plan,
 }
 
 static rp_status add_options(rp_stretch *s, const rp_plan *plan,
-                             const use *uses, const rp_backend *backend) {
+                             const use *uses) {
   rp_context *ctx = plan->ctx;
   const int32_t size = s->last - s->first + 1;
   int32_t operands = 0;
@@ -199,18 +206,18 @@ static rp_status add_options(rp_stretch *s, const rp_plan *plan,
   rp_status status = values && inputs && keep ? RP_OK : RP_NOMEM;
   if (status == RP_OK) { /* everything that backward reads and that weighs */
     for (int32_t i = 0; i < size; i++) keep[i] = uses[s->first + i].weighs;
-    status = add_option(s, plan, uses, backend, keep);
+    status = add_option(s, plan, uses, keep);
   }
   if (status == RP_OK) { /* the input alone */
     memset(keep, 0, (size_t)size);
-    status = add_option(s, plan, uses, backend, keep);
+    status = add_option(s, plan, uses, keep);
   }
   /* From 0.1 ps to 10 ns a byte: beyond either end nothing changes. */
   for (int32_t k = 0; k < PRICES && status == RP_OK; k++) {
     const double price = 1e-13 * pow(10, 5.0 * k / (PRICES - 1));
-    cut_values(s, plan, uses, backend, price, values, inputs);
+    cut_values(s, plan, uses, price, values, inputs);
     status = rp_cut_solve(ctx, values, size, inputs, keep);
-    if (status == RP_OK) status = add_option(s, plan, uses, backend, keep);
+    if (status == RP_OK) status = add_option(s, plan, uses, keep);
   }
   rp_free(ctx, values, values_size);
   rp_free(ctx, inputs, (size_t)operands * sizeof *inputs);
@@ -255,14 +262,13 @@ static rp_status backward_bytes(rp_stretches *all, const rp_plan *plan) {
   return status;
 }
 
-rp_status rp_stretches_make(rp_stretches *all, rp_plan *plan,
-                            const rp_backend *backend) {
+rp_status rp_stretches_make(rp_stretches *all, rp_plan *plan, int32_t each) {
   rp_context *ctx = plan->ctx;
   use *uses = find_uses(plan);
-  rp_status status = uses ? cut_stretches(all, plan) : RP_NOMEM;
+  rp_status status = uses ? cut_stretches(all, plan, each) : RP_NOMEM;
   for (int32_t i = 0; i < all->n && status == RP_OK; i++) {
-    describe(&all->at[i], plan, uses, backend);
-    status = add_options(&all->at[i], plan, uses, backend);
+    describe(&all->at[i], plan, uses);
+    status = add_options(&all->at[i], plan, uses);
   }
   if (status == RP_OK) status = backward_bytes(all, plan);
   rp_free(ctx, uses, uses ? (size_t)plan->graph.nodes.n * sizeof *uses : 0);

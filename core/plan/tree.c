@@ -51,8 +51,21 @@ static rp_status add_marks(spans *all, rp_context *ctx,
   return RP_OK;
 }
 
+/* The sibling before segment i where parents and siblings come in order: -1
+   none, -2 where the order tells nothing. */
+static int32_t sibling_before(const rp_segment *segments, int i) {
+  int32_t j = i - 1;
+  while (j != segments[i].parent) {
+    if (j < 0) return -2;
+    if (segments[j].parent == segments[i].parent) return j;
+    j = segments[j].parent;
+  }
+  return -1;
+}
+
 static rp_status check_segments(rp_context *ctx, const rp_graph *graph,
                                 const rp_segment *segments, int n) {
+  bool in_order = true;
   for (int i = 0; i < n; i++) {
     const rp_segment *s = &segments[i];
     if (s->first < 0 || s->last < s->first || s->last >= graph->n_forward)
@@ -73,7 +86,10 @@ static rp_status check_segments(rp_context *ctx, const rp_graph *graph,
         return rp_fail(ctx, RP_VALUE, "segment %d..%d keeps node %d, which is "
                        "not in it", s->first + 1, s->last + 1,
                        s->keep[k] + 1);
-    for (int j = 0; j < i; j++)
+    const int32_t before = in_order ? sibling_before(segments, i) : -2;
+    in_order = before == -1 ||
+               (before >= 0 && segments[before].last < s->first);
+    for (int j = 0; j < i && !in_order; j++)
       if (segments[j].parent == s->parent && segments[j].last >= s->first &&
           segments[j].first <= s->last)
         return rp_fail(ctx, RP_VALUE, "segments %d..%d and %d..%d overlap",

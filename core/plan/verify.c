@@ -26,7 +26,7 @@ typedef struct proof {
 static rp_status reject(const proof *p, const char *what, int32_t instance) {
   const rp_instruction *at = &p->program->instructions.at[p->at];
   const char *op = at->opcode == RP_OP_RUN
-                       ? p->graph->nodes.at[at->node].op->name
+                       ? rp_graph_node_name(&p->graph->nodes.at[at->node])
                        : "free";
   return rp_fail(p->ctx, RP_ILLEGAL,
                  "program rejected at instruction %d (%s): %s (instance %d)",
@@ -101,7 +101,7 @@ static int32_t taken_over(const proof *p, const rp_instruction *run) {
   if (node->n_values == 0) return -1;
   const int32_t *refs = p->program->refs.at + run->first_ref;
   const int32_t out = refs[node->n_operands];
-  if (!in_arena(p, out)) return -1;
+  if (!in_arena(p, out) || size_of(p, out) == 0) return -1;
   for (int32_t k = 0; k < node->n_operands; k++) {
     if (refs[k] < 0 || !in_arena(p, refs[k])) continue;
     if (p->layout->offsets[refs[k]] != p->layout->offsets[out]) continue;

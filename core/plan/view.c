@@ -2,7 +2,9 @@
 
    A layer is a stretch of forward nodes of one layer instance; where no node
    has one, of one child of the outermost Sequential. A block is a stretch
-   between two cuts of the forward order that a single value crosses. */
+   between two cuts of the forward order that a single value crosses; values
+   on no path of a gradient (tokens, masks, noise, what is frozen) count only
+   where nothing else crosses. */
 #include <stdio.h>
 #include <string.h>
 
@@ -23,7 +25,8 @@ struct rp_view_data {
 };
 
 /* The last forward reader, whether backward reads it, and the last node of
-   the span that counted it as input; by value. */
+   the span that counted it as input; by value. An effect runs as soon as what
+   it reads is there, wherever it was recorded, so it is no reader. */
 typedef struct readers {
   int32_t last_forward, counted;
   bool backward;
@@ -37,8 +40,8 @@ static void find_readers(const rp_graph *graph, readers *all) {
     for (int32_t k = 0; k < node->n_operands; k++) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
       if (v < 0) continue;
-      if (i < graph->n_forward) all[v].last_forward = i;
-      else all[v].backward = true;
+      if (i >= graph->n_forward) all[v].backward = true;
+      else if (!(node->op->flags & RP_EFFECT)) all[v].last_forward = i;
     }
   }
 }
@@ -87,27 +90,53 @@ static rp_status add_layers(struct rp_view_data *data, rp_plan *plan) {
   return RP_OK;
 }
 
+void rp_find_paths(const rp_graph *graph, bool *on_path) {
+  for (int32_t i = 0; i < graph->n_forward; i++) on_path[i] = false;
+  for (int32_t i = graph->n_forward; i < graph->nodes.n; i++)
+    if (graph->nodes.at[i].origin >= 0)
+      on_path[graph->nodes.at[i].origin] = true;
+  for (int32_t i = 0; i < graph->n_forward; i++) {
+    const rp_graph_node *node = &graph->nodes.at[i];
+    for (int32_t k = 0; k < node->n_operands && !on_path[i]; k++) {
+      const int32_t v = rp_graph_in(graph, node, k)->value;
+      on_path[i] = v >= 0 && on_path[graph->values.at[v].node];
+    }
+  }
+}
+
+/* Values that cross the cut behind each node. */
+typedef struct crossing {
+  int32_t on_path, others;
+} crossing;
+
 static rp_status add_blocks(struct rp_view_data *data, rp_plan *plan,
                             const readers *all) {
   const rp_graph *graph = &plan->graph;
   rp_context *ctx = plan->ctx;
-  const size_t size = (size_t)(graph->n_forward + 1) * sizeof(int32_t);
-  int32_t *crossing = rp_alloc(ctx, size); /* of the cut behind node i */
-  if (crossing == NULL) return RP_NOMEM;
-  for (int32_t v = 0; v < graph->values.n; v++) {
+  const size_t n = (size_t)graph->n_forward;
+  const size_t size = (n + 1) * sizeof(crossing);
+  crossing *change = rp_alloc(ctx, size);
+  bool *on_path = rp_alloc(ctx, n);
+  rp_status status = change && on_path ? RP_OK : RP_NOMEM;
+  if (status == RP_OK) rp_find_paths(graph, on_path);
+  for (int32_t v = 0; status == RP_OK && v < graph->values.n; v++) {
     const int32_t maker = graph->values.at[v].node;
     if (maker < 0 || maker >= graph->n_forward ||
         all[v].last_forward <= maker)
       continue;
-    crossing[maker]++;
-    crossing[all[v].last_forward]--;
+    crossing *from = &change[maker], *to = &change[all[v].last_forward];
+    if (on_path[maker]) from->on_path++, to->on_path--;
+    else from->others++, to->others--;
   }
-  rp_status status = RP_OK;
-  int32_t first = 0, open = 0;
+  int32_t first = 0;
+  crossing open = {0, 0};
   for (int32_t i = 0; i < graph->n_forward && status == RP_OK; i++) {
-    open += crossing[i];
+    open.on_path += change[i].on_path;
+    open.others += change[i].others;
     data->nodes[i].block = data->blocks.n;
-    if (open != 1 && i != graph->n_forward - 1) continue;
+    const bool cut =
+        open.on_path == 1 || (open.on_path == 0 && open.others == 1);
+    if (!cut && i != graph->n_forward - 1) continue;
     if (!rp_array_room(ctx, &data->blocks, sizeof(rp_view_span), 1))
       status = RP_NOMEM;
     else
@@ -115,7 +144,8 @@ static rp_status add_blocks(struct rp_view_data *data, rp_plan *plan,
           (rp_view_span){.first = first, .last = i};
     first = i + 1;
   }
-  rp_free(ctx, crossing, size);
+  rp_free(ctx, change, size);
+  rp_free(ctx, on_path, n);
   if (status != RP_OK) return status;
   data->n_names = data->blocks.n;
   data->block_names =
@@ -135,7 +165,7 @@ static void fill_nodes(struct rp_view_data *data, const rp_plan *plan,
     const rp_graph_node *node = &graph->nodes.at[i];
     rp_view_node *out = &data->nodes[i];
     *out = (rp_view_node){
-        .op = node->op->name,
+        .op = rp_graph_node_name(node),
         .scope = rp_scope_text(plan->ctx, node->place.scope),
         .inputs = data->inputs + node->first_operand,
         .n_inputs = node->n_operands,
@@ -143,7 +173,7 @@ static void fill_nodes(struct rp_view_data *data, const rp_plan *plan,
         .block = -1,
         .mark = node->place.segment,
         .flops = node->flops,
-        .seconds = rp_node_seconds(node, plan->backend),
+        .seconds = plan->seconds[i],
         .workspace_bytes = plan->workspace_bytes[i],
         .random = node->op->flags & RP_RANDOM,
         .backward = i >= graph->n_forward,

@@ -76,4 +76,13 @@ function GPT:forward(tokens)
   return self:head(self:features(tokens))
 end
 
+--- tokens, targets (B, T) -> their mean cross entropy. The head is part of
+-- the loss, so that logits for all tokens are never held at once.
+function GPT:loss(tokens, targets)
+  return self:within(function()
+    return rp.linear_cross_entropy(self:features(tokens), self.tokens.weight,
+      targets)
+  end)
+end
+
 return GPT

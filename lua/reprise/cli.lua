@@ -37,6 +37,17 @@ local function one_of(names)
   end
 end
 
+-- f16 is what people bring along; it needs a loss scaled to its range.
+local half = {f16 = true, fp16 = true, float16 = true, half = true}
+
+local function dtype(text)
+  if half[text] then
+    return nil, 'is not one of f32, bf16, f64; bf16 takes as few bytes and '
+      .. 'has the range of f32'
+  end
+  return one_of {'f32', 'bf16', 'f64'}(text)
+end
+
 local function any(text)
   return text ~= '' and text or nil, 'is empty'
 end
@@ -72,7 +83,8 @@ local groups = {
     {'dropout', '<p>', real(function(p) return p >= 0 and p < 1 end,
        'a probability, 0 or more and below 1'), 'share of values dropped',
      models = 'gpt or mlp'},
-    {'dtype', '<name>', one_of {'f32', 'f64'}, 'f32 (default) or f64'},
+    {'dtype', '<name>', dtype, 'f32 (default), f64, or bf16: products and '
+       .. 'what is kept in bf16, weights and losses in f32'},
     {'device', '<name>', one_of {'cpu'}, 'cpu'},
   }},
   {'Data', {
@@ -94,6 +106,8 @@ local groups = {
   }},
   {'Checkpointing', {
     {'ckpt', '<spec>', any, 'what to keep for backward; specs are below'},
+    {'profile', '<file>', any, 'seconds of this model\'s ops, for planning: '
+       .. 'written by a training run where there is no such file, read by the next'},
     {'verify-replay', nil, nil, 'compare every recomputed value with its first run'},
   }},
   {'To look at, without training', {
@@ -233,6 +247,13 @@ local function contradiction(options)
   if options.picture and not options.plan then
     return '--picture goes with --plan'
   end
+  if options.profile and options.fit then
+    return '--profile is of one size, and --fit tries others: leave one out'
+  end
+  if options.profile and (options.accumulate or 1) > 1 then
+    return '--profile is of one program a step, and --accumulate makes several: '
+      .. 'leave one out'
+  end
   for _, name in ipairs(stopping) do
     for _, output in ipairs {'log', 'trace'} do
       if options[name] and options[output] then
@@ -315,6 +336,7 @@ end
 ---@field trace? string
 ---@field detect_anomaly? boolean
 ---@field verify_replay? boolean
+---@field profile? string
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]

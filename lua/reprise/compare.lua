@@ -87,6 +87,8 @@ local function measure(fn, spec, options)
   end
   local grown = before and isolate.status 'VmHWM' - before
   clear()
+  -- Another program than the step, which is what a profile is of.
+  run.profile = nil
   local again = record()
   again:backward {ckpt = spec}
   hash = hash_of(hash, again)

@@ -1,10 +1,12 @@
 --- The time-memory front of a C plan: the points that no other beats in both
 -- peak and predicted time, least memory first. The core finds it (chain
--- dynamic programme, kept sets by minimum cut, local search judged by exact
--- layouts) without looking at any budget, so one front answers every budget.
+-- dynamic programme, kept sets by minimum cut, the named strategies, local
+-- search judged by exact layouts) without looking at any budget, so one front
+-- answers every budget.
 
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
+local candidates = require 'reprise.candidates'
 
 local C, ctx = binding.C, binding.ctx
 
@@ -12,6 +14,14 @@ local C, ctx = binding.C, binding.ctx
 ---@field peak_bytes integer  persistent + arena, exactly
 ---@field seconds number      of a step, predicted
 ---@field answer table       what a strategy returns to get this plan
+
+---@class reprise.FrontChain how the blocks were solved
+---@field n_blocks integer
+---@field n_solved integer    less where neighbours were merged
+---@field n_kinds integer     distinct ones
+---@field slots integer       of the table
+---@field lost_time number    by merging, a share of the step, estimated
+---@field lost_memory number  a share of the least memory, estimated
 
 --- Segments of a point as a strategy returns them: nested, positions from 1.
 local function nested(point)
@@ -32,14 +42,19 @@ end
 local function answer(point)
   if point.n_steps == 0 then return nested(point) end
   local program = {}
-  for i = 0, point.n_steps - 1 do program[i + 1] = point.steps[i] + 1 end
+  for i = 0, point.n_steps - 1 do
+    local step = point.steps[i] -- node, or -1 - node: freed
+    program[i + 1] = step >= 0 and step + 1 or step
+  end
   return {program = program}
 end
 
---- The front of a counted C plan; an error text without position on failure.
--- `none_bytes` of it is the peak of `none`.
+--- The front of a counted C plan, whose graph it is; an error text without
+-- position on failure. `none_bytes` of it is the peak of `none`, `chain` a
+-- reprise.FrontChain.
 ---@return reprise.FrontPoint[]
-return function(plan)
+return function(plan, graph)
+  if not C.rp_plan_has_front(plan) then candidates.offer(plan, graph) end
   local n = C.rp_plan_front(plan)
   if n < 0 then error(ffi.string(C.rp_message(ctx)), 0) end
   local points, out = {}, ffi.new 'rp_front_point'
@@ -53,5 +68,12 @@ return function(plan)
       answer = answer(out),
     }
   end
+  local chain = ffi.new 'rp_front_chain'
+  C.rp_plan_front_chain(plan, chain)
+  points.chain = {
+    n_blocks = chain.n_blocks, n_solved = chain.n_solved,
+    n_kinds = chain.n_kinds, slots = chain.slots,
+    lost_time = chain.lost_time, lost_memory = chain.lost_memory,
+  }
   return points
 end

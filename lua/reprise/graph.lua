@@ -4,6 +4,7 @@
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
 local front_of = require 'reprise.front'
+local segments = require 'reprise.segments'
 local tensor = require 'reprise.tensor'
 
 local C = binding.C
@@ -46,6 +47,8 @@ local C = binding.C
 ---@field blocks reprise.GraphSpan[]
 ---@field persistent_bytes integer  of the step, whatever the strategy
 ---@field front fun(): reprise.FrontPoint[]  the time-memory front
+---@field evaluate fun(answer: table): integer, number  exact peak in bytes and
+-- predicted seconds of what a strategy may return
 
 local function optional(index)
   if index < 0 then return nil end
@@ -87,6 +90,26 @@ local function spans_of(array, n)
   return spans
 end
 
+--- Exact peak and predicted seconds of an answer, or an error text without
+-- position.
+local function evaluate(plan, shape, answer)
+  local point = ffi.new 'rp_front_point'
+  -- The point borrows them.
+  local steps, flat
+  if answer.program ~= nil then
+    steps, point.n_steps = segments.program(answer.program, shape.n_nodes)
+    point.steps = steps
+  else
+    flat = segments.flatten(answer, shape.n_forward)
+    point.segments, point.n_segments = flat.array, flat.n
+  end
+  local status = C.rp_plan_evaluate(plan, point)
+  if status ~= C.RP_OK then
+    error(ffi.string(C.rp_message(binding.ctx)), 0)
+  end
+  return tonumber(point.peak_bytes), point.seconds
+end
+
 --- The graph of a C plan.
 ---@return reprise.Graph? nil when the core refused, with its message
 return function(plan)
@@ -94,14 +117,18 @@ return function(plan)
   if view == nil then return nil end
   local nodes = {}
   for i = 0, view.n_nodes - 1 do nodes[i + 1] = node_of(view.nodes[i], i + 1) end
+  local shape = {n_nodes = view.n_nodes, n_forward = view.n_forward}
   local info = ffi.new 'rp_plan_info'
   C.rp_plan_describe(plan, info)
-  return {
+  local graph
+  graph = {
     persistent_bytes = tonumber(info.persistent_bytes),
-    front = function() return front_of(plan) end,
+    front = function() return front_of(plan, graph) end,
+    evaluate = function(answer) return evaluate(plan, shape, answer) end,
     n_forward = view.n_forward,
     nodes = nodes,
     layers = spans_of(view.layers, view.n_layers),
     blocks = spans_of(view.blocks, view.n_blocks),
   }
+  return graph
 end

@@ -4,6 +4,7 @@
 
 local binding = require 'reprise.ffi'
 local arguments = require 'reprise.ops.arguments'
+local autocast = require 'reprise.autocast'
 local ckpt = require 'reprise.ckpt'
 local compare = require 'reprise.compare'
 local failure = require 'reprise.failure'
@@ -11,6 +12,8 @@ local fit = require 'reprise.fit'
 local grad = require 'reprise.grad'
 local memory = require 'reprise.memory'
 local ops = require 'reprise.ops'
+local plan = require 'reprise.plan'
+local profile = require 'reprise.profile'
 local record = require 'reprise.ops.record'
 local run = require 'reprise.run'
 local safetensors = require 'reprise.io.safetensors'
@@ -37,6 +40,7 @@ rp.get_default_dtype = arguments.get_default_dtype
 rp.run = run.run
 rp.last_plan = run.last_plan
 rp.trace = trace
+rp.profile = profile
 rp.ckpt = ckpt
 rp.compare = compare.of
 rp.fit = fit
@@ -45,6 +49,7 @@ rp.grad = grad.grad
 rp.value_and_grad = grad.value_and_grad
 rp.custom_vjp = grad.custom_vjp
 rp.no_grad = scope.no_grad
+rp.autocast = autocast
 
 rp.layer = scope.layer
 rp.scan = scope.scan
@@ -58,6 +63,8 @@ rp.reset_peak_memory_stats = memory.reset_peak_memory_stats
 
 rp.detect_anomaly = watch.detect_anomaly
 rp.verify_replay = watch.verify_replay
+
+rp.fusion = plan.fusion
 
 rp.save = safetensors.save
 rp.load = safetensors.load
@@ -91,5 +98,8 @@ rp.nn = require 'reprise.nn'
 rp.optim = require 'reprise.optim'
 rp.data = require 'reprise.data'
 rp.measure_memory_savings = require 'reprise.savings'
+rp.calibrate = require 'reprise.calibrate'
+
+require('reprise.rates').load()
 
 return rp

@@ -3,10 +3,10 @@
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
 local failure = require 'reprise.failure'
-local front_of = require 'reprise.front'
 local graph_of = require 'reprise.graph'
 local report = require 'reprise.report.plan'
 local summary = require 'reprise.report.summary'
+local tensor = require 'reprise.tensor'
 
 local C = binding.C
 
@@ -50,6 +50,18 @@ local copied = {
 local roles = {'input', 'parameter', 'buffer', 'gradient', 'optimizer', 'number'}
 
 local plan = {}
+
+--- Whether programs planned from here on run chains of elementwise ops as one,
+-- tile by tile: true at first. Values are the same to the last bit; without it
+-- each op is a node of its own in plans and traces.
+---@param on boolean
+---@return boolean before  the setting so far
+function plan.fusion(on)
+  if type(on) ~= 'boolean' then
+    failure.raise('[fusion] true or false is wanted, not %s', tostring(on))
+  end
+  return C.rp_fusion_enable(binding.ctx, on)
+end
 
 --- The Lua plan of a counted C plan, which it holds.
 ---@return reprise.Plan
@@ -112,15 +124,20 @@ function Plan:instructions()
   return list
 end
 
---- Value instances and workspaces in the arena: {node, output, born, dead,
--- read_by, offset, size_bytes, replay, workspace, in_arena}; positions from 1.
+--- Value instances and workspaces in the arena: {node, output, shape, dtype, born,
+-- dead, read_by, offset, size_bytes, replay, workspace, in_arena}; positions
+-- from 1, no shape and dtype of a workspace.
 ---@return table[]
 function Plan:instances()
   local list, out = {}, ffi.new 'rp_instance_info'
   for i = 0, C.rp_plan_instances(self.ptr) - 1 do
     failure.check(C.rp_plan_instance(self.ptr, i, out))
+    local shape = {}
+    for d = 1, out.type.rank do shape[d] = tonumber(out.type.dims[d - 1]) end
     list[i + 1] = {
       node = out.node + 1, output = out.output + 1,
+      shape = not out.workspace and shape or nil,
+      dtype = not out.workspace and tensor.dtype_names[out.type.dtype] or nil,
       born = out.born + 1, dead = out.dead + 1,
       read_by = out.read_by >= 0 and out.read_by + 1 or nil,
       offset = tonumber(out.offset), size_bytes = tonumber(out.size_bytes),
@@ -134,7 +151,7 @@ end
 -- budget is front()[1].peak_bytes.
 ---@return reprise.FrontPoint[]
 function Plan:front()
-  local ok, points = pcall(front_of, self.ptr)
+  local ok, points = pcall(function() return graph_of(self.ptr).front() end)
   if not ok then failure.raise('[plan] %s', tostring(points)) end
   return points
 end

@@ -18,6 +18,10 @@ local pointer = tensor.pointer
 
 local run = {}
 
+--- The profile that steps are planned with, or nil (reprise.profile sets it).
+---@type reprise.Profile?
+run.profile = nil
+
 local known = {ckpt = true, also = true, wrt = true, inputs = true}
 local known_of_step = {ckpt = true, also = true, if_finite = true}
 
@@ -73,6 +77,10 @@ end
 
 --- Gives a new plan its segments and finishes it.
 local function complete(plan, strategy)
+  if run.profile then
+    local ok, reason = pcall(run.profile.apply, run.profile, plan)
+    if not ok then failure.raise('[profile] %s', tostring(reason)) end
+  end
   local ok, graph = pcall(apply, plan, strategy)
   if not ok then
     failure.raise('[ckpt] %s: %s', strategy.text, tostring(graph))
@@ -117,7 +125,8 @@ function run.prepare(action, loss, options, optimizer, where)
     request.wrt, request.n_wrt = prepared.wrt, #prepared.leaves
   end
   request.optimizer, request.if_finite = optimizer, options.if_finite and true or false
-  request.strategy = strategy.identity
+  prepared.identity = strategy.identity .. (run.profile and run.profile.identity or '')
+  request.strategy = prepared.identity
   collect()
   local plan = C.rp_plan_prepare(ctx, request)
   if plan == nil then

@@ -97,16 +97,24 @@ end
 ---@return {array: any, n: integer, keeps: any[]} flat  array is rp_segment[?],
 -- and points into keeps
 function segments.flatten(list, n_forward)
-  local flat, parents = {}, {}
-  local function add(level, parent)
-    for _, segment in ipairs(level) do
-      flat[#flat + 1] = segment
-      parents[#flat] = parent
-      add(segment.children, #flat)
+  local flat, parents, n = {}, {}, 0
+  -- By a stack of its own: LuaJIT 2.1.0-beta3 compiles the recursion wrongly now
+  -- and then, and a segment became its own parent.
+  local level = siblings(list, 1, n_forward, 'segments', n_forward)
+  local at, parent, stack = 1, 0, {}
+  while level do
+    local segment = level[at]
+    if segment then
+      n = n + 1
+      flat[n], parents[n] = segment, parent
+      stack[#stack + 1] = {level, at + 1, parent}
+      level, at, parent = segment.children, 1, n
+    else
+      local up = table.remove(stack) or {}
+      level, at, parent = up[1], up[2], up[3]
     end
   end
-  add(siblings(list, 1, n_forward, 'segments', n_forward), 0)
-  local array = ffi.new('rp_segment[?]', math.max(#flat, 1))
+  local array = ffi.new('rp_segment[?]', math.max(n, 1))
   local keeps = {}
   for i, segment in ipairs(flat) do
     local keep = ffi.new('int32_t[?]', math.max(#segment.keep, 1))
@@ -116,7 +124,7 @@ function segments.flatten(list, n_forward)
     out.first, out.last = segment.first - 1, segment.last - 1
     out.parent, out.keep, out.n_keep = parents[i] - 1, keep, #segment.keep
   end
-  return {array = array, n = #flat, keeps = keeps}
+  return {array = array, n = n, keeps = keeps}
 end
 
 --- An explicit program as a C array: i runs node i, -i frees its values.

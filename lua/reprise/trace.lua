@@ -146,6 +146,9 @@ return function(fn)
   if active then
     failure.raise '[trace] a trace is on already; stop it first: trace:stop()'
   end
+  if run.on_executed then
+    failure.raise '[trace] a profile is being taken; stop it first: profile:stop()'
+  end
   failure.check(C.rp_trace_set(ctx, true))
   local self = setmetatable({programs = {}}, Trace)
   active, run.on_executed = self, note

@@ -161,6 +161,9 @@ static void the_table_equals_an_exhaustive_search(void **unused) {
     const int32_t n = 1 + c % BLOCKS;
     rp_chain_block blocks[BLOCKS];
     random_chain(blocks, n, options[n] + (c == 2 * BLOCKS - 1), &at);
+    /* Every third chain repeats its first few blocks in some order. */
+    for (int32_t i = 2; i < n && c % 3 == 0; i++)
+      blocks[i] = blocks[draw(&at, 0, 1)];
     search all = {.blocks = blocks};
     for (int32_t m = 0; m <= SLOTS; m++) all.best[m] = INFINITY;
     state start = {.tasks = {{SOLVE, 0, n - 1}}, .n = 1};
@@ -212,10 +215,40 @@ static void equal_blocks_have_the_binomial_optimum(void **unused) {
   rp_context_free(ctx);
 }
 
+/* Stretches of equal blocks in equal order are one word. */
+static void equal_stretches_are_solved_once(void **unused) {
+  (void)unused;
+  enum { N = 300, PERIOD = 8, MANY = 40 };
+  rp_context *ctx = rp_context_new();
+  static rp_chain_block blocks[N];
+  uint64_t at = 9;
+  random_chain(blocks, PERIOD, 3, &at);
+  for (int32_t i = PERIOD; i < N; i++) blocks[i] = blocks[i - PERIOD];
+  rp_chain all, part;
+  assert_int_equal(rp_chain_solve(&all, ctx, blocks, N, MANY), RP_OK);
+  assert_int_equal(all.words.n_kinds, PERIOD);
+  assert_true(all.words.n_words <= PERIOD * N);
+  /* As a table of its own has it, wherever the stretch begins. */
+  for (int32_t from = 0; from < 2 * PERIOD; from += 5) {
+    assert_int_equal(rp_chain_solve(&part, ctx, blocks + from, 30, MANY),
+                     RP_OK);
+    for (int32_t m = 0; m <= MANY; m++) {
+      const double want = rp_chain_seconds(&part, m, 0, 29);
+      assert_true(want == rp_chain_seconds(&all, m, from, from + 29));
+      assert_true(want ==
+                  rp_chain_seconds(&all, m, from + 80, from + 109));
+    }
+    rp_chain_free(&part, ctx);
+  }
+  rp_chain_free(&all, ctx);
+  rp_context_free(ctx);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_table_equals_an_exhaustive_search),
     cmocka_unit_test(equal_blocks_have_the_binomial_optimum),
+    cmocka_unit_test(equal_stretches_are_solved_once),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,6 +61,20 @@ static void embedding(void **state) {
           get(&g.in[0], i));
     assert_bits(&g.out[0], &want);
     free(want.data);
+    call a = {.op = "embedding_grad_add", .n_in = 3, .n_ints = 1,
+              .ints = {entries}};
+    a.in[0] = array_random(dtype, 2, table, 6);
+    a.in[1] = g.in[0];
+    a.in[2] = g.in[1];
+    call_check(&a);
+    want = array_random(dtype, 2, table, 6);
+    for (int64_t i = 0; i < k * width; i++)
+      add(&want, (int64_t)get(&g.in[1], i / width) * width + i % width,
+          get(&g.in[0], i));
+    assert_bits(&a.out[0], &want);
+    free(want.data);
+    free(a.in[0].data);
+    call_free_outputs(&a);
     free(g.in[0].data);
     call_free_outputs(&g);
     call_free(&c);

@@ -17,7 +17,7 @@
 #include "exec/backend.h"
 #include "graph/op.h"
 
-enum { CALL_INPUTS = 6, CALL_OUTPUTS = 3, CALL_INTS = 16, GUARD = 64 };
+enum { CALL_INPUTS = 6, CALL_OUTPUTS = 4, CALL_INTS = 16, GUARD = 64 };
 
 typedef struct call {
   const char *op;
@@ -110,14 +110,14 @@ static inline rp_status call_type(call *c, rp_type *out) {
   node->ctx = c->ctx;
   node->inputs = inputs;
   node->n_inputs = (uint16_t)c->n_in;
-  node->n_outputs = (uint16_t)op->outputs;
+  c->n_out = op->outputs < 0 ? (int)c->ints[0] : op->outputs;
+  node->n_outputs = (uint16_t)c->n_out;
   node->ints = c->ints;
   node->n_ints = (uint16_t)c->n_ints;
   node->reals = c->reals;
   node->n_reals = (uint16_t)c->n_reals;
   const rp_status status = op->type(node, out);
   free(node);
-  c->n_out = op->outputs;
   return status;
 }
 

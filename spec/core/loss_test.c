@@ -151,7 +151,7 @@ static void bad_calls(void **state) {
   assert_int_equal(call_type(&c, out), RP_OK);
   c.in[1].type.dims[0] = 5;
   assert_int_equal(call_type(&c, out), RP_SHAPE);
-  c.in[1].type.dims[0] = 4, c.ints[1] = 2;
+  c.in[1].type.dims[0] = 4, c.ints[1] = 3;
   assert_int_equal(call_type(&c, out), RP_VALUE);
   c.ints[1] = 0, c.in[0].type.rank = 0;
   assert_int_equal(call_type(&c, out), RP_SHAPE);

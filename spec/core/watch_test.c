@@ -20,6 +20,7 @@ static rp_plan *planned;
 
 static fixture open_fixture(double first) {
   fixture f = {.ctx = rp_context_new()};
+  rp_fusion_enable(f.ctx, false); /* nodes are counted */
   assert_non_null(f.ctx);
   f.x = leaf(f.ctx, RP_INPUT, 4, 4, 1);
   double values[16];

@@ -500,6 +500,96 @@ def softmax_cases():
          reals=(0.5,))
 
 
+def attend(q, k, v, mask, causal, scale):
+    """out with the heads behind the positions, and lse; both are 0 where a
+    row attends to nothing."""
+    scores = q @ k.transpose(-2, -1) * scale
+    tq, tk = scores.shape[-2:]
+    allowed = torch.ones(scores.shape, dtype=torch.bool)
+    if mask is not None:
+        allowed &= mask
+    if causal:
+        i, j = torch.arange(tq)[:, None], torch.arange(tk)
+        allowed &= j <= i + (tk - tq)
+    w = attention_softmax(q @ k.transpose(-2, -1), mask, causal, scale)
+    lse = scores.masked_fill(~allowed, -math.inf).logsumexp(-1)
+    lse = torch.where(allowed.any(-1), lse, torch.zeros((), dtype=lse.dtype))
+    return (w @ v).transpose(1, 2), lse
+
+
+def split(qkv):
+    return qkv.permute(2, 0, 3, 1, 4)
+
+
+def attention_cases():
+    def apart(causal, scale):
+        return lambda q, k, v, m=None: attend(q, k, v, m, causal, scale)
+
+    def packed(causal, scale):
+        return lambda x, m=None: attend(*split(x), m, causal, scale)
+
+    def flash(causal, scale):
+        def f(q, k, v):
+            return (F.scaled_dot_product_attention(
+                q, k, v, is_causal=causal, scale=scale).transpose(1, 2),
+                attend(q, k, v, None, causal, scale)[1])
+        return f
+
+    def three(b, h, tq, tk, d, e, seed):
+        return [real(b, h, tq, d, seed=seed),
+                real(b, h, tk, d, seed=seed + 1),
+                real(b, h, tk, e, seed=seed + 2)]
+    case("attention", three(2, 2, 3, 3, 4, 4, 1200), flash(False, 0.5),
+         "plain", ints=(0,), reals=(0.5, 0))
+    case("attention", three(1, 2, 5, 5, 3, 3, 1203), flash(True, 0.25),
+         "causal", ints=(1,), reals=(0.25, 0))
+    case("attention", three(1, 1, 1, 1, 5, 2, 1206), apart(1, 0.5),
+         "one of each", ints=(1,), reals=(0.5, 0))
+    case("attention", three(1, 2, 3, 6, 2, 5, 1209), apart(1, 0.5),
+         "fewer queries than keys", ints=(1,), reals=(0.5, 0))
+    case("attention", three(1, 1, 5, 3, 3, 2, 1212), apart(1, 0.5),
+         "more queries than keys", ints=(1,), reals=(0.5, 0), grad=False)
+    case("attention", three(1, 1, 35, 70, 3, 2, 1215), apart(0, 0.5),
+         "more than a tile", ints=(0,), reals=(0.5, 0))
+    case("attention", three(2, 2, 3, 4, 2, 2, 1218) +
+         [boolean(2, 1, 3, 4, seed=753)], apart(0, -0.5), "mask",
+         ints=(0,), reals=(-0.5, 0))
+    none = given([1, 1, 0, 0, 0, 0, 1, 0, 0], 3, 3, dtype="bool")
+    case("attention", three(1, 2, 3, 3, 2, 2, 1221) + [none], apart(0, 0.5),
+         "a fully masked row", ints=(0,), reals=(0.5, 0), grad=False)
+    large = [given([300.0, -300.0], 1, 1, 2, 1),
+             given([1.0, 2.0, 3.0], 1, 1, 3, 1),
+             given([1.0, 10.0, 100.0], 1, 1, 3, 1)]
+    case("attention", large, apart(0, 1), "large scores", ints=(0,),
+         reals=(1, 0), grad=False)
+    case("packed_attention", [real(2, 5, 3, 2, 3, seed=1230)], packed(1, 0.5),
+         "causal", ints=(1,), reals=(0.5, 0))
+    case("packed_attention", [real(1, 4, 3, 1, 5, seed=1231),
+                              boolean(4, seed=1232)], packed(0, 0.5), "mask",
+         ints=(0,), reals=(0.5, 0))
+
+    def gradient(inputs, f, wanted):
+        """dout, inputs, out, lse and what the gradients are."""
+        x = [build(s, "f64").requires_grad_(i < wanted)
+             for i, s in enumerate(inputs)]
+        out, lse = f(*x)
+        dout = real(*out.shape, seed=1240)
+        d = torch.autograd.grad(out, x[:wanted], build(dout, "f64"))
+        made = [given(t.detach().numpy(), *t.shape) for t in (out, lse)]
+        return [dout] + inputs[:wanted] + made + inputs[wanted:], d
+    for k, (causal, inputs) in enumerate((
+            (0, three(2, 2, 3, 4, 2, 3, 1241)),
+            (1, three(1, 2, 3, 5, 3, 2, 1244)),
+            (0, three(1, 1, 3, 4, 2, 2, 1247) + [boolean(3, 4, seed=755)]))):
+        inputs, d = gradient(inputs, apart(causal, 0.5), 3)
+        literal("attention_grad", inputs,
+                [g.transpose(1, 2).numpy() for g in d], name="case %d" % k,
+                ints=(causal,), reals=(0.5, 0))
+    inputs, d = gradient([real(2, 4, 3, 2, 3, seed=1250)], packed(1, 0.5), 1)
+    literal("packed_attention_grad", inputs, [d[0].numpy()], ints=(1,),
+            reals=(0.5, 0))
+
+
 def norm_cases():
     def moments(x, w, eps):
         dims = tuple(range(x.dim() - w.dim(), x.dim()))
@@ -561,10 +651,12 @@ def loss_cases():
             flat = x.reshape(-1, x.shape[-1])
             loss = F.cross_entropy(
                 flat, labels.reshape(-1).long(), ignore_index=ignore,
-                reduction=("mean", "sum")[reduction])
+                reduction=("mean", "sum", "none")[reduction])
+            if reduction == 2:
+                loss = loss.reshape(labels.shape)
             return loss, torch.logsumexp(x, -1)
         return f
-    for r, name in ((0, "mean"), (1, "sum")):
+    for r, name in ((0, "mean"), (1, "sum"), (2, "none")):
         for dtype in INTS:
             case("cross_entropy", [real(5, 7, seed=900, lo=-4, hi=4),
                                    integer(5, seed=901, lo=0, hi=7,
@@ -591,6 +683,53 @@ def loss_cases():
           given(lse.numpy(), 4)], grad, ints=(-1, 0), grad=False)
 
 
+def linear_cross_entropy_cases():
+    def loss(ignore, reduction):
+        def f(x, w, labels, bias=None):
+            logits = F.linear(x, w, bias)
+            return F.cross_entropy(
+                logits.reshape(-1, w.shape[0]), labels.reshape(-1).long(),
+                ignore_index=ignore, reduction=("mean", "sum")[reduction])
+        return f
+
+    def grad(ignore, reduction, wants):
+        def f(*inputs):
+            inputs = [t.detach().requires_grad_(t.is_floating_point())
+                      for t in inputs]
+            y = loss(ignore, reduction)(*inputs)
+            by = [inputs[i] for bit, i in ((1, 0), (2, 1), (4, 3))
+                  if wants & bit]
+            return (y,) + torch.autograd.grad(y, by)
+        return f
+    few = [real(5, 3, seed=920), real(7, 3, seed=921),
+           integer(5, seed=922, lo=0, hi=7, dtype="i32")]
+    bias = real(7, seed=923)
+    some = [real(2, 3, 4, seed=924), real(5, 4, seed=925),
+            given([0, 4, -1, 2, -1, 3], 2, 3, dtype="i64")]
+    one = [real(3, 2, seed=926), real(1, 2, seed=927),
+           given([0, 0, 0], 3, dtype="i32")]
+    none = [real(2, 3, seed=928), real(4, 3, seed=929),
+            given([-1, -1], 2, dtype="i32")]
+    # More rows than a chunk has, and a last chunk that is shorter.
+    long = [real(295, 2, seed=930), real(9001, 2, seed=931),
+            integer(295, seed=932, lo=0, hi=9001, dtype="i32")]
+    for r, name in ((0, "mean"), (1, "sum")):
+        for what, inputs, ignore in (
+                ("few", few, -100), ("bias", few + [bias], -100),
+                ("some ignored", some, -1), ("one class", one, -100),
+                ("all ignored", none, -1)):
+            case("linear_cross_entropy", inputs, loss(ignore, r),
+                 "%s, %s" % (name, what), ints=(ignore, r))
+        case("linear_cross_entropy_grad", few + [bias], grad(-100, r, 7),
+             name, ints=(4, -100, r, 7), grad=False)
+    case("linear_cross_entropy", long, loss(-100, 0), "chunks",
+         ints=(-100, 0), grad=False)
+    case("linear_cross_entropy_grad", long, grad(-100, 0, 1), "chunks",
+         ints=(2, -100, 0, 1), grad=False)
+    case("linear_cross_entropy_grad", some, grad(-1, 0, 2), "weight alone",
+         ints=(2, -1, 0, 2), grad=False)
+
+
 def index_cases():
     idx = given([3, 0, 3, 5], 4, dtype="i64")
     idx2 = given([3, 0, 3, 5, 1, 1], 2, 3, dtype="i32")
@@ -608,6 +747,9 @@ def index_cases():
         return f
     case("embedding_grad", [real(2, 3, 3, seed=1001), idx2],
          scatter((6, 3), 0), ints=(6,))
+    case("embedding_grad_add",
+         [real(6, 3, seed=1002), real(2, 3, 3, seed=1001), idx2],
+         lambda w, dy, i: w + scatter((6, 3), 0)(dy, i), ints=(6,))
     for dim, shape in ((0, (6, 2)), (1, (2, 6, 3)), (2, (2, 2, 6))):
         case("index_select", [real(*shape, seed=1010 + dim), idx],
              lambda x, i: x.index_select(dim, i), "dim %d" % dim,
@@ -857,7 +999,8 @@ def batch_norm_cases():
 
 def make_ops():
     for make in (unary_cases, binary_cases, cast_cases, create_cases,
-                 reduce_cases, softmax_cases, norm_cases, loss_cases,
+                 reduce_cases, softmax_cases, attention_cases, norm_cases,
+                 loss_cases, linear_cross_entropy_cases,
                  index_cases, view_cases, copy_cases, matmul_cases,
                  conv_cases, pool_cases, batch_norm_cases):
         make()

@@ -89,6 +89,148 @@ for _, name in ipairs(models.names) do
   end)
 end
 
+describe('blocks', function()
+  local GPT = require 'examples.models.gpt'
+
+  --- {blocks, least = bytes of the arena} with tokens that are held or not.
+  local function front_of(held)
+    local model = GPT {vocabulary = 17, seq = 16, layers = 4, heads = 2,
+                       width = 16, dropout = 0.1}
+    local ids = rp.randint(0, 16, {4, 16}, {dtype = 'i32'})
+    if held then ids:run() end
+    local found
+    rp.cross_entropy(model(ids), ids):plan {ckpt = function(graph)
+      found = {blocks = #graph.blocks,
+               least = graph.front()[1].peak_bytes - graph.persistent_bytes}
+      return {}
+    end}
+    return found
+  end
+
+  it('are not joined by what needs no gradient', function()
+    local held, recorded = front_of(true), front_of(false)
+    assert.is_true(held.blocks > 8)
+    -- The tokens' recipe is one more; their bytes are in the arena now.
+    assert.equal(held.blocks + 1, recorded.blocks)
+    assert.is_true(recorded.least <= held.least + 4 * 16 * 4)
+  end)
+
+  it('end where frozen layers hand over one value', function()
+    local function blocks_of(made)
+      local count
+      made.loss():plan {ckpt = function(graph)
+        count = #graph.blocks
+        return {}
+      end}
+      return count
+    end
+    assert.equal(blocks_of(run.model 'mlp'), blocks_of(run.model 'frozen'))
+  end)
+end)
+
+describe('a long chain', function()
+  local kinds = {'exp', 'sin', 'gelu', 'tanh'}
+
+  local function chain_of(steps, kind_of)
+    local x = rp.ones(4, 4, {requires_grad = true})
+    local front, graph
+    rp.scan(function(h, i) return rp[kinds[kind_of(i)]](h) end, x, steps):sum():plan {
+      ckpt = function(given)
+        graph, front = given, given.front()
+        return {}
+      end}
+    return front.chain, graph
+  end
+
+  it('whose blocks repeat is solved as it is', function()
+    local chain, graph = chain_of(300, function(i) return i % 4 + 1 end)
+    assert.equal(#graph.blocks, chain.n_blocks)
+    assert.equal(chain.n_blocks, chain.n_solved)
+    assert.is_true(chain.n_kinds <= 8)
+    assert.equal(0, chain.lost_time)
+  end)
+
+  it('that does not repeat is merged, and the loss told', function()
+    local state = 7
+    local before = rp.fusion(false) -- fused, merging happens to lose nothing
+    local chain = chain_of(520, function()
+      state = state * 48271 % 2147483647
+      return state % 4 + 1
+    end)
+    rp.fusion(before)
+    assert.is_true(chain.n_solved < chain.n_blocks)
+    -- Merged blocks have more ways to run: it may even gain.
+    assert.is_true(chain.lost_time ~= 0 and math.abs(chain.lost_time) < 0.2)
+    assert.matches('blocks were solved as',
+      require 'reprise.report.plan'.coarsened(chain))
+  end)
+end)
+
+describe('a plan of single values', function()
+  local summary = require 'reprise.report.summary'
+
+  --- Points of a U-Net's front that are explicit programs, with their plans.
+  local function explicit()
+    local loss = run.model('unet').loss()
+    local front
+    loss:plan {ckpt = function(graph)
+      front = graph.front()
+      return {}
+    end}
+    local list = {}
+    for _, point in ipairs(front) do
+      if point.answer.program and #list < 6 then
+        list[#list + 1] = {point, loss:plan {ckpt = function() return point.answer end}}
+      end
+    end
+    return list
+  end
+
+  it('is reported as it runs', function()
+    local list = explicit()
+    assert.is_true(#list > 0)
+    for _, pair in ipairs(list) do
+      local point, plan = pair[1], pair[2]
+      assert.equal(point.peak_bytes, plan.peak_bytes)
+      assert.near(point.seconds, plan.step_seconds, 1e-12)
+      local times, again, most = {}, 0, 0
+      for _, step in ipairs(point.answer.program) do
+        if step > 0 then times[step] = (times[step] or 0) + 1 end
+      end
+      for _, n in pairs(times) do
+        if n > 1 then again = again + 1 end
+        most = math.max(most, n - 1)
+      end
+      local told = summary.of(plan)
+      assert.equal(again, told.recomputed_nodes)
+      assert.equal(most, told.most_replays)
+      local runs, replays = 0, 0
+      for _, n in pairs(times) do runs, replays = runs + n, replays + n - 1 end
+      assert.equal(replays, told.n_replays)
+      assert.is_true(runs <= plan.n_runs)
+      assert.equal(0, told.n_segments)
+      local seconds = 0
+      for _, step in ipairs(plan:instructions()) do
+        if step.run and step.replay then
+          seconds = seconds + plan:graph().nodes[step.run].seconds
+        end
+      end
+      assert.near(seconds, plan.replay_seconds, 1e-12)
+      local parts = 0
+      for _, part in ipairs(require 'reprise.report.plan'.parts(told)) do
+        parts = parts + part[2]
+      end
+      assert.equal(plan.peak_bytes, parts)
+      local path = os.tmpname()
+      require 'reprise.report.picture'(plan, 'U-Net'):save(path)
+      local file = io.open(path)
+      assert.matches('<svg', file:read '*a')
+      file:close()
+      os.remove(path)
+    end
+  end)
+end)
+
 describe('a budget', function()
   it('is a share of what none needs above the persistent bytes', function()
     local loss = run.model('mlp').loss()

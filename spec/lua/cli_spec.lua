@@ -65,6 +65,10 @@ describe('the command line', function()
       '--dropout 1: wants a probability, 0 or more and below 1',
     ['--preset gpt-11m'] = '--preset gpt-11m: is not one of demo, gpt-10m, '
       .. 'gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m; did you mean gpt-10m?',
+    ['--dtype fp16'] = '--dtype fp16: is not one of f32, bf16, f64; bf16 '
+      .. 'takes as few bytes and has the range of f32',
+    ['--dtype bfloat16'] =
+      '--dtype bfloat16: is not one of f32, bf16, f64; did you mean bf16?',
     ['--device cuda'] = '--device cuda: is not one of cpu',
     ['--ckpt='] = '--ckpt : is empty',
     ['--json'] =
@@ -79,6 +83,10 @@ describe('the command line', function()
       '--fit batch=much: much is no size: 16GiB, 300MiB, ...',
     ['--fit batch --ckpt sqrt'] = '--fit batch needs a size to fit into: '
       .. '--ckpt budget=16GiB, or --fit batch=16GiB with any --ckpt',
+    ['--fit batch=1GiB --profile x'] =
+      '--profile is of one size, and --fit tries others: leave one out',
+    ['--accumulate 2 --profile x'] = '--profile is of one program a step, and '
+      .. '--accumulate makes several: leave one out',
     ['--fit seq=1GiB --model mlp'] =
       '--fit seq goes with --model gpt, not with --model mlp',
     ['--plan --curve x'] = '--curve and --plan: one at a time',

@@ -57,13 +57,13 @@ describe('rp.compare', function()
 
   it('measures what it predicted, and the same bits everywhere', function()
     local made = rp.compare(gpt, {'none', 'every=1', {every = 2}, 'attention',
-      'sqrt', 'budget=70%'})
+      'sqrt', 'budget=90%', 'greedy=90%'})
     assert.is_true(made.same_bits, tostring(made))
     assert.is_true(made:as_promised(), tostring(made))
     assert.equal('every=2', made.rows[3].strategy)
-    for i, row in ipairs(made.rows) do
+    for _, row in ipairs(made.rows) do
       assert.equal(made.rows[1].loss, row.loss)
-      assert.equal(i > 1, row.recompute_fraction > 0)
+      assert.is_true(row.recompute_fraction > 0) -- of none: light values
       assert.is_true(row.peak_bytes <= made.rows[1].peak_bytes)
       assert.is_true(row.seconds > 0 and row.predicted_seconds > 0)
       assert.is_truthy(row.fingerprint:find '^%x+$')
@@ -187,8 +187,8 @@ end)
 describe('the specs of --compare', function()
   it('are separated by commas, which arguments may hold too', function()
     assert.same({'none', 'every=2', 'scope=*.mlp,*.attention',
-      'blocks=a..b,c..d', 'budget=40%', './mine.lua'},
+      'blocks=a..b,c..d', 'budget=40%', 'greedy=2GiB', './mine.lua'},
       ckpt.split('none, every=2,scope=*.mlp,*.attention,blocks=a..b,c..d,'
-        .. 'budget=40%,./mine.lua'))
+        .. 'budget=40%,greedy=2GiB,./mine.lua'))
   end)
 end)

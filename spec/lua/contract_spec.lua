@@ -183,11 +183,13 @@ describe('a byte budget', function()
         slowest = found.replay_seconds
       end
       assert(plan {budget = most}.step_seconds <= plan('none').step_seconds)
-      -- The front is searched, not proved: a named strategy may be below its
-      -- least point, but not by much.
-      local arena = plan('budget=min').arena_bytes
+      -- The named strategies' plans are among those that a budget chooses from.
       for _, spec in ipairs(made.specs) do
-        assert(plan(spec).arena_bytes >= 0.95 * arena, spec .. ' beats budget=min')
+        local named = plan(spec)
+        assert(named.peak_bytes >= least, spec .. ' beats budget=min')
+        local found = plan {budget = named.peak_bytes}
+        assert(found.step_seconds <= named.step_seconds * (1 + 1e-12),
+          spec .. ' beats a budget of its own peak')
       end
     end)
   end

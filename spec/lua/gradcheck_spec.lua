@@ -108,6 +108,23 @@ case('scaled_masked_softmax', {R{2, 3, 4}, given('bool', {3, 4},
 case('scaled_masked_softmax_grad', {R{2, 3, 4}, R({2, 3, 4}, 0, 0.5)}, {},
   {0.75})
 
+-- q, k, v, mask; causal; scale, dropout: the words are the same each time.
+local attending = given('bool', {1, 4, 5}, {1, 0, 1, 1, 0, 1, 1, 0, 1, 1,
+  0, 0, 0, 0, 0, 1, 1, 1, 1, 1})
+case('attention', {R{1, 2, 3, 4}, R{1, 2, 5, 4}, R{1, 2, 5, 3}}, {0},
+  {0.5, 0})
+case('attention', {R{2, 1, 4, 3}, R{2, 1, 4, 3}, R{2, 1, 4, 3}}, {1},
+  {0.5, 0}, {outputs = {0, 1}})
+case('attention', {R{1, 2, 4, 2}, R{1, 2, 5, 2}, R{1, 2, 5, 3}}, {1},
+  {0.75, 0.375})
+case('attention', {R{1, 2, 4, 3}, R{1, 2, 5, 3}, R{1, 2, 5, 2}, attending},
+  {0}, {-0.5, 0.25})
+case('packed_attention', {R{1, 4, 3, 2, 2}}, {0}, {0.5, 0.375})
+case('packed_attention', {R{1, 3, 3, 2, 3}}, {1}, {0.5, 0},
+  {outputs = {0, 1}})
+case('packed_attention', {R{1, 5, 3, 1, 2}, given('bool', {5},
+  {1, 0, 1, 1, 0})}, {0}, {0.5, 0.25})
+
 -- The statistics are outputs too, and second derivatives reach them.
 case('layer_norm', {R{3, 5}, R{5}, R{5}}, {}, {1e-5})
 case('layer_norm', {R{3, 5}, R{5}, R{5}}, {}, {1e-5}, {outputs = {0, 1, 2}})
@@ -127,11 +144,20 @@ case('cross_entropy', {R{4, 3}, labels}, {-1, 0})
 case('cross_entropy', {R{4, 3}, labels}, {-1, 0}, {}, {outputs = {0, 1}})
 case('cross_entropy', {R{2, 2, 3}, given('i32', {2, 2}, {2, 0, 1, 1})},
   {-100, 1})
+case('cross_entropy', {R{4, 3}, labels}, {-1, 2})
+case('linear_cross_entropy', {R{4, 2}, R{3, 2}, labels, R{3}}, {-1, 0})
+case('linear_cross_entropy', {R{4, 2}, R{3, 2}, labels}, {-1, 1})
+-- n_outputs, ignore_index, reduction, what is wanted.
+case('linear_cross_entropy_grad', {R{4, 2}, R{3, 2}, labels, R{3}},
+  {4, -1, 0, 7}, {}, {outputs = {0, 1, 2, 3}})
+case('linear_cross_entropy_grad', {R{2, 2, 2}, R{3, 2},
+  given('i32', {2, 2}, {2, 0, 1, 1})}, {2, -100, 1, 2}, {}, {outputs = {1}})
 
 local index = given('i64', {4}, {3, 0, 3, 1})
 local table_index = given('i32', {2, 3}, {3, 0, 3, 2, 1, 1})
 case('embedding', {R{5, 2}, table_index})
 case('embedding_grad', {R{2, 3, 2}, table_index}, {5})
+case('embedding_grad_add', {R{5, 2}, R{2, 3, 2}, table_index}, {5})
 case('index_select', {R{4, 3}, index}, {0})
 case('index_select', {R{2, 4, 2}, index}, {1})
 case('index_select_grad', {R{2, 4, 2}, index}, {1, 5})
@@ -190,7 +216,8 @@ end
 local through = {
   layer_norm_grad = 'layer_norm', rms_norm_grad = 'rms_norm',
   cross_entropy_grad = 'cross_entropy', batch_norm_grad = 'batch_norm',
-  group_norm_grad = 'group_norm',
+  group_norm_grad = 'group_norm', attention_grad = 'attention',
+  packed_attention_grad = 'packed_attention',
 }
 
 -- Checked by the specs further down.
@@ -360,11 +387,13 @@ describe('the gradient of', function()
       each(forward, function(one) check = check or one end)
       local data = {}
       for i, input in ipairs(check.case.inputs) do data[i] = input.data end
-      local seen = {}
+      local seen, room = {}, ffi.new 'rp_tensor *[64]'
       for _, g in ipairs((check:gradients(data))) do
-        local info = ffi.new 'rp_op_info'
-        raw.C.rp_op_describe(raw.C.rp_tensor_op(g), info)
-        seen[ffi.string(info.name)] = true
+        for i = 0, raw.C.rp_tensor_history(g, room, 64) - 1 do
+          local info = ffi.new 'rp_op_info'
+          raw.C.rp_op_describe(raw.C.rp_tensor_op(room[i]), info)
+          seen[ffi.string(info.name)] = true
+        end
       end
       assert(seen[name], 'no gradient of ' .. forward .. ' comes from ' .. name)
     end)

@@ -114,8 +114,12 @@ describe('light values', function()
       return plan.n_replays
     end
     -- Each op reads and writes the value: two bytes a byte; eight may be spent.
+    local before = rp.fusion(false)
     assert.equal(3, replayed(1))
     assert.equal(0, replayed(2))
+    rp.fusion(before)
+    -- As one node they read and write it once.
+    assert.equal(1, replayed(2))
   end)
 
   it('of small size are kept: an instruction costs more', function()

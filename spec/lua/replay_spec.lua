@@ -8,7 +8,7 @@ local nn = rp.nn
 
 local STRATEGIES = {
   'every=1', 'every=2', 'uniform=2', 'segments=2', 'nodes=3', 'sqrt',
-  'ops', 'scope=*.mix', 'budget=min', 'budget=85%',
+  'ops', 'scope=*.mix', 'budget=min', 'budget=92%',
 }
 
 --- Three layers with dropout, each with a part called mix.

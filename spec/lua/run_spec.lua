@@ -180,7 +180,7 @@ describe('a strategy', function()
   it('that fails changes nothing: the next one is asked', function()
     local made = loss()
     refused('boom', function() made:plan{ckpt = function() error 'boom' end} end)
-    assert.equal(0, made:plan().n_replays)
+    assert.equal('none', made:plan().strategy)
     made:backward()
   end)
 

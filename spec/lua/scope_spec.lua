@@ -170,24 +170,26 @@ end)
 describe('nn.CheckpointedAttention', function()
   it('is attention, and keeps no weights', function()
     local q = nn.Parameter(rp.randn(2, 16, 8))
-    local mask = rp.randn(16, 16):gt(-1)
-    local function run(attend)
+    local bools = rp.randn(16, 16):gt(-1)
+    local numbers = rp.randn(16, 16)
+    rp.run(bools, numbers)
+    local attention = nn.CheckpointedAttention()
+    local function run(attend, mask)
       q.grad = nil
-      local loss = (attend(q * 1, q * 2, q * 3) ^ 2):sum()
+      local loss = (attend(q * 1, q * 2, q * 3, mask) ^ 2):sum()
       local plan = loss:plan()
       loss:backward()
       return q.grad:bytes(), plan
     end
-    local plain, kept = run(function(a, b, c)
-      return rp.scaled_dot_product_attention(a, b, c, {mask = mask})
-    end)
-    local attention = nn.CheckpointedAttention()
-    local bits, plan = run(function(a, b, c) return attention(a, b, c, mask) end)
-    assert.equal(plain, bits)
-    -- The weights, 2 x 16 x 16 floats, are dropped and made again.
-    assert.is_true(plan.kept_bytes <= kept.kept_bytes - 2 * 16 * 16 * 4 or
-      plan.recomputed_bytes > 0)
-    assert.equal(1, #plan:segments())
+    for _, mask in ipairs {bools, numbers} do
+      local plain, kept = run(rp.scaled_dot_product_attention, mask)
+      local bits, plan = run(attention, mask)
+      assert.equal(plain, bits)
+      -- With numbers as the mask there are weights to drop; else none exist.
+      assert.is_true(plan.peak_bytes <= kept.peak_bytes)
+      assert.is_true(mask == bools or plan.n_replays > 0)
+      assert.equal(mask == numbers and 1 or 0, #plan:segments())
+    end
   end)
 end)
 

@@ -138,7 +138,7 @@ describe('train.lua', function()
   it('stops at the first value that is not finite, and says where', function()
     local result = run(TINY .. '--steps 3 --lr 1e12 --ckpt every=1 --detect-anomaly')
     assert.is_false(result.ok)
-    assert.matches('^train.lua: %[detect_anomaly%] %a+ in gpt%.[%w_.]+ made an? %a+: ' ..
+    assert.matches('^train.lua: %[detect_anomaly%] [%a_]+ in gpt%.[%w_.]+ made an? %a+: ' ..
       'f32 %([%d,]+%), element %d+, a first run of the forward pass', result.err)
   end)
 
@@ -152,6 +152,17 @@ describe('train.lua', function()
   it('clips, and trains in f64', function()
     local log = log_of(TINY .. '--steps 2 --clip 0.5 --dtype f64')
     assert.equal(2, #log)
+  end)
+
+  it('trains in mixed precision, near f32, on fewer bytes', function()
+    local wide = log_of(TINY .. '--steps 3')
+    local mixed = log_of(TINY .. '--steps 3 --dtype bf16')
+    for step = 1, 3 do
+      assert.not_equal(wide[step].loss, mixed[step].loss)
+      -- A loss of about ln 60 from logits of 8 bits.
+      assert.near(wide[step].loss, mixed[step].loss, 0.01 * wide[step].loss)
+      assert(mixed[step].peak_bytes < wide[step].peak_bytes)
+    end
   end)
 
   describe('--model mlp', function()
@@ -198,7 +209,7 @@ describe('train.lua', function()
       write_images('train', 200, 0)
       write_images('t10k', 40, 0)
       local expected
-      for _, spec in ipairs {'none', 'every=1', 'sqrt', 'budget=min'} do
+      for _, spec in ipairs {'none', 'every=1', 'sqrt', 'budget=min', 'greedy=min'} do
         local log, lines = log_of('--model resnet --width 4 --layers 4 --batch 20 '
           .. '--lr 1e-2 --steps 30 --data ' .. folder .. ' --ckpt ' .. spec)
         assert.is_true(log[30].val_loss < 0.5 * log[1].loss)
@@ -228,6 +239,17 @@ describe('train.lua', function()
       assert.is_truthy(out:find 'none would need ')
       assert.is_truthy(out:find 'largest at the peak')
       assert.is_nil(out:find 'step 1')
+    end)
+
+    it('is of greedy, which takes sizes as budget does', function()
+      local peak = cjson.decode(succeed(TINY .. '--ckpt greedy=60% --plan --json').out).peak_bytes
+      local kib = ('%.0fKiB'):format(math.ceil(peak / 1024))
+      local plan = cjson.decode(succeed(TINY .. '--ckpt greedy=' .. kib .. ' --plan --json').out)
+      assert.equal('greedy=' .. kib, plan.strategy)
+      assert.is_true(plan.peak_bytes <= math.ceil(peak / 1024) * 1024)
+      local refused = run(TINY .. '--ckpt greedy=1KiB --plan')
+      assert.is_false(refused.ok)
+      assert.is_truthy(refused.err:find('^train.lua: %-%-ckpt greedy=1KiB: budget 0.0 MiB '))
     end)
 
     it('is one JSON object with --json', function()

@@ -74,7 +74,7 @@ function models.gpt()
   local y = labels(104, 12, 11):reshape(2, 6)
   return {
     module = model, parameters = trained(model),
-    loss = function() return rp.cross_entropy(model(ids), y) end,
+    loss = function() return model:loss(ids, y) end,
     specs = specs('attention', 'scope=*.mlp', 'scope=*.mlp,*.attention'),
   }
 end

@@ -111,6 +111,38 @@ function raw.read(tensor)
   return out
 end
 
+-- Inputs that are bf16 where others stay f32; all are where none is named.
+local narrow = {
+  linear = {1, 2}, conv2d = {1, 2}, cross_entropy_grad = {2},
+  batch_norm = {1}, batch_norm_grad = {1, 2},
+  group_norm = {1}, group_norm_grad = {1, 2},
+  layer_norm = {1}, layer_norm_grad = {1, 2},
+  rms_norm = {1}, rms_norm_grad = {1, 2},
+  attention_grad = {1, 2, 3, 4, 5}, packed_attention_grad = {1, 2, 3},
+  linear_cross_entropy = {1, 2}, linear_cross_entropy_grad = {1, 2},
+}
+
+--- Whether floating input i of that op is bf16 in the op's bf16 kernel.
+function raw.is_narrow(op, i)
+  if not narrow[op] then return true end
+  for _, k in ipairs(narrow[op]) do if k == i then return true end end
+  return false
+end
+
+--- Whether the op has a bf16 kernel: its row is that of input 1, which may be
+-- f32 in it.
+function raw.takes_bf16(op)
+  return raw.has_kernel(op, 'bf16') or not raw.is_narrow(op, 1)
+end
+
+--- A leaf as raw.leaf, or a cast of it for bf16 where the op takes that.
+function raw.floating(op, i, dtype, shape, data)
+  if dtype ~= 'bf16' then return raw.leaf(dtype, shape, data) end
+  local leaf = raw.leaf('f32', shape, data)
+  if not raw.is_narrow(op, i) then return leaf end
+  return raw.record('cast', {leaf}, {tonumber(raw.code.bf16)})
+end
+
 --- Every op of the registry: a list of plain tables.
 function raw.ops()
   local list = {}

@@ -23,12 +23,17 @@ function run.loud()
   rp.set_num_threads(threads)
 end
 
---- A fresh model of that name with parameters drawn from seed 1.
+--- A fresh model of that name with parameters drawn from seed 1; bf16 is mixed
+-- precision.
 function run.model(name, dtype)
-  rp.set_default_dtype(dtype or 'f32')
+  rp.set_default_dtype(dtype == 'f64' and 'f64' or 'f32')
   rp.manual_seed(1)
   local made = models[name]()
   rp.set_default_dtype 'f32'
+  if dtype == 'bf16' then
+    local loss = made.loss
+    made.loss = function() return rp.autocast('bf16', loss) end
+  end
   return made
 end
 

@@ -30,12 +30,14 @@ ckpt.list = {
   {'blocks', 'blocks=a..b,c..d', 'named, consecutive layers form a segment'},
   {'revolve', 'revolve=S', 'binomial: S states held, fewest replays, nested'},
   {'budget', 'budget=SIZE', 'the fastest whose exact peak fits: 2GiB, 40%, min'},
+  {'greedy', 'greedy=SIZE', 'evict what is cheap, large and stale: DTR, ahead of time'},
   {'ops', 'ops[=LIST]', 'keep the outputs of costly ops, replay the cheap ones'},
 }
 
 --- Those that look for segments themselves: where one saves nothing, that is
 -- not for the user to know.
-local chooses = {nodes = true, sqrt = true, ops = true, budget = true}
+local chooses = {nodes = true, sqrt = true, ops = true, budget = true,
+  greedy = true}
 
 --- Names without an argument.
 local bare = {none = true, sqrt = true, attention = true}

@@ -16,11 +16,12 @@ local function kept_by_name(graph, list)
   end
   local found = false
   for i = 1, graph.n_forward do
-    local op = graph.nodes[i].op
-    if not present[op] then
-      present[op] = true
-      names[#names + 1] = op
-      found = found or wanted[op]
+    for op in graph.nodes[i].op:gmatch '[^+]+' do -- a fused node's are 'relu+add'
+      if not present[op] then
+        present[op] = true
+        names[#names + 1] = op
+        found = found or wanted[op]
+      end
     end
   end
   if not found then
@@ -28,7 +29,12 @@ local function kept_by_name(graph, list)
     error(('the model has no op %s; it has %s'):format(table.concat(list, ' or '),
       support.some(names)), 0)
   end
-  return function(node) return wanted[node.op] end
+  return function(node)
+    for part in node.op:gmatch '[^+]+' do
+      if wanted[part] then return true end
+    end
+    return false
+  end
 end
 
 return function(list)

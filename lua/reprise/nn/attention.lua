@@ -35,16 +35,13 @@ end)
 
 function MultiHeadAttention:forward(x, mask)
   local batch, length, width = x:size(1), x:size(2), self.width
-  local q, k, v = shape.chunk(self.qkv(x), 3, -1)
-  local function heads(part)
-    local split = shape.reshape(part, batch, length, self.heads, width / self.heads)
-    return shape.transpose(split, 2, 3)
-  end
-  local y = functional.scaled_dot_product_attention(heads(q), heads(k), heads(v), {
+  local qkv = shape.reshape(self.qkv(x), batch, length, 3, self.heads,
+    width / self.heads)
+  local y = functional.packed_attention(qkv, {
     mask = mask, is_causal = self.causal,
     dropout_p = self.training and self.dropout or 0,
   })
-  return self.out(shape.reshape(shape.transpose(y, 2, 3), batch, length, width))
+  return self.out(shape.reshape(y, batch, length, width))
 end
 
 function MultiHeadAttention:describe()
@@ -65,10 +62,14 @@ local CheckpointedAttention = module.class('CheckpointedAttention', function(sel
 end)
 
 function CheckpointedAttention:forward(q, k, v, mask)
-  return scope.checkpoint(functional.scaled_dot_product_attention, q, k, v, {
+  local options = {
     mask = mask, is_causal = self.causal, scale = self.scale,
     dropout_p = self.training and self.dropout or 0,
-  })
+  }
+  local attend = functional.scaled_dot_product_attention
+  -- The op stores no weights; numbers as a mask go through them.
+  if mask == nil or mask.dtype == 'bool' then return attend(q, k, v, options) end
+  return scope.checkpoint(attend, q, k, v, options)
 end
 
 function CheckpointedAttention:describe()

@@ -80,7 +80,7 @@ local expand_op = record.op 'expand'
 
 --- A scale or shift of a normalisation that was not given: value everywhere.
 local function constant_of(x, sizes, value)
-  local scalar = record.number(value, x)
+  local scalar = record.weight(value, x)
   return record.one(expand_op, scalar, record.put_sizes(sizes, 0))
 end
 
@@ -147,30 +147,123 @@ end
 
 local attention_options = {
   mask = true, attn_mask = true, is_causal = true, causal = true,
-  dropout_p = true, scale = true,
+  dropout_p = true, dropout = true, scale = true,
 }
+local attention_op = record.op 'attention'
+local packed_op = record.op 'packed_attention'
 
---- softmax(q k^T / sqrt(width) where mask allows) v; q:(..., Tq, width),
--- k:(..., Tk, width), v:(..., Tk, E). Options: mask (bool, true attends, or
--- a number added to each score), is_causal, dropout_p, scale; a tensor in
--- place of the options is the mask.
+--- Options as the ops want them: mask, causal (a boolean), scale, dropout.
+local function attention_settings(options, width, where)
+  if tensor.is(options) then options = {mask = options} end
+  options = arguments.options(options, attention_options, where)
+  local p = arguments.number(options.dropout_p or options.dropout or 0, where,
+    'dropout_p')
+  if not (p >= 0 and p <= 1) then
+    failure.raise('[%s] dropout_p is in 0..1, not %g', where, p)
+  end
+  local mask = options.mask or options.attn_mask
+  if mask ~= nil then pointer(mask, where) end
+  return {
+    mask = mask, causal = options.is_causal or options.causal or false,
+    scale = arguments.number(options.scale or 1 / math.sqrt(width), where,
+      'scale'),
+    dropout = p,
+  }
+end
+
+local function put_settings(o)
+  ints[0] = o.causal and 1 or 0
+  reals[0], reals[1] = o.scale, o.dropout
+end
+
+local function is_bool(mask)
+  return mask == nil or C.rp_tensor_type(mask.ptr).dtype == C.RP_BOOL
+end
+
+--- Attention by way of its weights: for numbers added to the scores, and for
+-- more than two leading dims.
+local function composite_attention(q, k, v, o)
+  local scores = functional.matmul(q, shape.transpose(k, -2, -1))
+  local scale, mask = o.scale, o.mask
+  if not is_bool(mask) then scores, scale, mask = scores * scale + mask, 1, nil end
+  local weights = functional.scaled_masked_softmax(scores, {
+    mask = mask, causal = o.causal, scale = scale,
+  })
+  return functional.matmul(functional.dropout(weights, o.dropout), v)
+end
+
+--- The sizes of x:(..., T, D) as (batch, heads, T, D).
+local function four(x)
+  local rank = rank_of(x)
+  return rank > 3 and size_of(x, 0) or 1, rank > 2 and size_of(x, rank - 3) or 1,
+    size_of(x, rank - 2), size_of(x, rank - 1)
+end
+
+local function wider(a, b) return a == 1 and b or a end
+
+--- x:(..., T, D) as (batch, heads, T, D), a view.
+local function as_four(x, batch, heads)
+  local b, h, length, width = four(x)
+  if rank_of(x) < 4 then x = shape.reshape(x, b, h, length, width) end
+  if b ~= batch or h ~= heads then
+    x = shape.expand(x, batch, heads, length, width)
+  end
+  return x
+end
+
+--- dropout(softmax(q k^T scale where mask allows)) v; q:(..., Tq, width),
+-- k:(..., Tk, width), v:(..., Tk, E), at most two leading dims, broadcast.
+-- Options: mask (bool, true attends, or a number added to each score),
+-- is_causal, dropout_p, scale (1 / sqrt(width) when absent); a tensor in
+-- place of the options is the mask. The weights are never stored, whatever
+-- the strategy, unless the mask is numbers or there are more leading dims.
 function functional.scaled_dot_product_attention(q, k, v, options)
   local where = 'scaled_dot_product_attention'
   pointer(q, where)
   pointer(k, where)
   pointer(v, where)
-  if tensor.is(options) then options = {mask = options} end
-  options = arguments.options(options, attention_options, where)
-  local scale = options.scale or 1 / math.sqrt(size_of(q, rank_of(q) - 1))
-  local mask = options.mask or options.attn_mask
-  local scores = functional.matmul(q, shape.transpose(k, -2, -1))
-  if mask ~= nil and C.rp_tensor_type(pointer(mask, where)).dtype ~= C.RP_BOOL then
-    scores, scale, mask = scores * scale + mask, 1, nil
+  local rank = math.max(rank_of(q), rank_of(k), rank_of(v))
+  if math.min(rank_of(q), rank_of(k), rank_of(v)) < 2 then
+    failure.raise('[%s] q, k and v need at least 2 dims (length, width)', where)
   end
-  local weights = functional.scaled_masked_softmax(scores, {
-    mask = mask, causal = options.is_causal or options.causal, scale = scale,
-  })
-  return functional.matmul(functional.dropout(weights, options.dropout_p or 0), v)
+  local o = attention_settings(options, size_of(q, rank_of(q) - 1), where)
+  if rank > 4 or not is_bool(o.mask) then
+    return composite_attention(q, k, v, o)
+  end
+  local batch, heads, length = four(q)
+  for _, x in ipairs {k, v} do
+    local b, h = four(x)
+    batch, heads = wider(batch, b), wider(heads, h)
+  end
+  q, k, v = as_four(q, batch, heads), as_four(k, batch, heads),
+    as_four(v, batch, heads)
+  put_settings(o)
+  local y = record.many(attention_op, {q, k, v, o.mask}, o.mask and 4 or 3, 1, 2)
+  if rank == 4 then return shape.transpose(y, 2, 3) end
+  local sizes = {length, size_of(v, 3)}
+  if rank == 3 then table.insert(sizes, 1, heads) end
+  return shape.reshape(shape.transpose(y, 2, 3), sizes)
+end
+
+--- Self-attention over qkv:(batch, length, 3, heads, width), as one product
+-- makes it -> (batch, length, heads, width). Options as above.
+function functional.packed_attention(qkv, options)
+  local where = 'packed_attention'
+  pointer(qkv, where)
+  if rank_of(qkv) ~= 5 then
+    failure.raise('[%s] qkv has %d dims: needs (batch, length, 3, heads, width)',
+      where, rank_of(qkv))
+  end
+  local o = attention_settings(options, size_of(qkv, 4), where)
+  if not is_bool(o.mask) then
+    local parts = {}
+    for i = 1, 3 do
+      parts[i] = shape.transpose(shape.select(qkv, 3, i), 2, 3)
+    end
+    return shape.transpose(composite_attention(parts[1], parts[2], parts[3], o), 2, 3)
+  end
+  put_settings(o)
+  return record.many(packed_op, {qkv, o.mask}, o.mask and 2 or 1, 1, 2)
 end
 
 return functional

@@ -189,7 +189,7 @@ local function vector(x, t, value, where)
     return t
   end
   ints[0] = channels_of(x, where)
-  return record.one(expand_op, record.number(value, x), 1)
+  return record.one(expand_op, record.weight(value, x), 1)
 end
 
 --- A vector over channels, broadcast against x.

@@ -32,6 +32,7 @@ local by_other_names = {
   leaf = true, custom_vjp = true, cast = true, pow_scalar = true,
   gelu_tanh = true, bce_with_logits = true, sum_to = true,
   conv2d_grad_input = true, conv2d_grad_weight = true, max_pool2d_take = true,
+  attention = true, embedding_grad_add = true,
 }
 
 local function n_ary(op, name)

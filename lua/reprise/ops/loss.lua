@@ -1,7 +1,7 @@
---- Losses. reduction is 'mean' (when absent), 'sum' or, except for
--- cross_entropy, 'none'.
+--- Losses. reduction is 'mean' (when absent), 'sum' or 'none'.
 
 local arguments = require 'reprise.ops.arguments'
+local functional = require 'reprise.ops.functional'
 local record = require 'reprise.ops.record'
 local reduce = require 'reprise.ops.reduce'
 local tensor = require 'reprise.tensor'
@@ -22,7 +22,22 @@ local function reduced(x, options, where)
 end
 
 local cross_entropy = record.op 'cross_entropy'
-local codes = {mean = 0, sum = 1}
+local codes = {mean = 0, sum = 1, none = 2}
+
+-- Puts ignore_index and reduction into the attributes; returns the code.
+local function put_attributes(options, where)
+  local code = codes[options.reduction or 'mean']
+  if not code then
+    failure.raise("[%s] reduction is 'mean', 'sum' or 'none', not '%s'", where,
+      tostring(options.reduction))
+  end
+  ints[0] = arguments.number(options.ignore_index or -100, where,
+    'ignore_index')
+  ints[1] = code
+  return code
+end
+
+local cross_entropy_options = {ignore_index = true, reduction = true}
 
 --- -log softmax(logits)[label] over the last dim: logits (..., V), labels
 -- (...) i32 or i64, 0-based. Labels equal to ignore_index (-100 when absent)
@@ -30,17 +45,35 @@ local codes = {mean = 0, sum = 1}
 function loss.cross_entropy(logits, labels, options)
   pointer(logits, 'cross_entropy')
   pointer(labels, 'cross_entropy')
-  options = arguments.options(options, {ignore_index = true, reduction = true},
-    'cross_entropy')
-  local code = codes[options.reduction or 'mean']
-  if not code then
-    failure.raise("[cross_entropy] reduction is 'mean' or 'sum', not '%s'",
-      tostring(options.reduction))
-  end
-  ints[0] = arguments.number(options.ignore_index or -100, 'cross_entropy',
-    'ignore_index')
-  ints[1] = code
+  put_attributes(arguments.options(options, cross_entropy_options,
+    'cross_entropy'), 'cross_entropy')
   return record.two(cross_entropy, logits, labels, 2)
+end
+
+local fused = record.op 'linear_cross_entropy'
+local fused_options = {bias = true, ignore_index = true, reduction = true}
+
+--- cross_entropy(linear(x, weight, bias), labels) whose logits are never held:
+-- x (..., C), weight (V, C), labels (...); options bias (V) and
+-- cross_entropy's. With reduction 'none' the logits are held after all.
+---@param x reprise.Tensor
+---@param weight reprise.Tensor
+---@param labels reprise.Tensor
+---@param options table?
+---@return reprise.Tensor
+function loss.linear_cross_entropy(x, weight, labels, options)
+  local where = 'linear_cross_entropy'
+  pointer(x, where)
+  pointer(weight, where)
+  pointer(labels, where)
+  options = arguments.options(options, fused_options, where)
+  local bias = options.bias
+  if bias ~= nil then pointer(bias, where) end
+  if put_attributes(options, where) == codes.none then
+    return loss.cross_entropy(functional.linear(x, weight, bias), labels,
+      {ignore_index = options.ignore_index, reduction = 'none'})
+  end
+  return record.many(fused, {x, weight, labels, bias}, bias and 4 or 3, 2)
 end
 
 --- (x - y)^2, reduced.

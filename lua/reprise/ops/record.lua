@@ -83,6 +83,13 @@ function record.number(value, like)
   return own(C.rp_number(ctx, value, C.rp_tensor_type(like.ptr).dtype))
 end
 
+--- The same for what stands in for a weight that was not given: f32 beside
+-- bf16.
+function record.weight(value, like)
+  local dtype = C.rp_tensor_type(like.ptr).dtype
+  return own(C.rp_number(ctx, value, dtype == C.RP_BF16 and C.RP_F32 or dtype))
+end
+
 --- Copies sizes (a list) into record.ints from position `at`; returns the
 -- position behind.
 function record.put_sizes(sizes, at)

@@ -2,6 +2,7 @@
 -- strategies as points on the same axes, as a table and as a picture.
 
 local axis = require 'reprise.report.axis'
+local plan_report = require 'reprise.report.plan'
 local svg = require 'reprise.report.svg'
 local units = require 'reprise.report.units'
 
@@ -9,7 +10,7 @@ local curve = {}
 
 --- Strategies that are shown where they match.
 curve.named = {'none', 'every=1', 'every=2', 'every=3', 'uniform=2',
-  'attention', 'ops', 'sqrt'}
+  'attention', 'ops', 'sqrt', 'greedy=50%'}
 
 ---@class reprise.Curve
 ---@field front reprise.FrontPoint[] least memory first
@@ -77,6 +78,8 @@ function curve.text(made, title)
       units.bytes(point.peak_bytes), units.seconds(point.seconds),
       units.percent(point.seconds / fast - 1))
   end
+  local coarsened = plan_report.coarsened(made.front.chain)
+  if coarsened then lines[#lines + 1] = '  ' .. coarsened end
   lines[#lines + 1] = ''
   lines[#lines + 1] = ('  %-12s %12s %12s %10s   %s'):format('strategy', 'peak',
     'time', 'over none', 'least time at that peak')

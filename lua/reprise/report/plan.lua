@@ -56,6 +56,16 @@ local function breakdown(plan, lines)
   end
 end
 
+--- What merging a chain's blocks lost, in words; nil where none were merged.
+---@param chain? reprise.FrontChain
+---@return string?
+function report.coarsened(chain)
+  if not chain or chain.n_solved == chain.n_blocks then return nil end
+  return ('%d blocks were solved as %d; on the first of them that changes the ' ..
+    'time by %+.1f %% (mean over budgets), the least memory by %+.1f %%'):format(
+    chain.n_blocks, chain.n_solved, 100 * chain.lost_time, 100 * chain.lost_memory)
+end
+
 -- What runs again and where: of segments, and of light values elsewhere.
 local function what_again(plan)
   local light = plan.light_nodes > 0
@@ -85,6 +95,8 @@ local function costs(plan, none, lines)
   elseif least then
     lines[#lines + 1] = '  ' .. least
   end
+  local coarsened = report.coarsened(plan.chain)
+  if coarsened then lines[#lines + 1] = '  ' .. coarsened end
   if plan.n_replays == 0 then
     lines[#lines + 1] = '  recomputed: nothing'
     return
@@ -105,11 +117,20 @@ end
 local function largest_values(plan, lines)
   if #plan.largest == 0 then return end
   lines[#lines + 1] = ''
-  lines[#lines + 1] = ('  %s %s %9s  alive because'):format(
-    fit('largest at the peak', NAME), fit('shape', SHAPE), 'size')
+  -- The column tells something only where dtypes differ.
+  local mixed = false
   for _, value in ipairs(plan.largest) do
-    lines[#lines + 1] = ('  %s %s %9s  %s'):format(fit(value.name, NAME),
-      fit(value.shape, SHAPE), units.bytes(value.bytes), value.reason)
+    mixed = mixed or value.dtype == 'bf16'
+  end
+  local function dtype(text)
+    return mixed and (' %-4s'):format(text) or ''
+  end
+  lines[#lines + 1] = ('  %s %s%s %9s  alive because'):format(
+    fit('largest at the peak', NAME), fit('shape', SHAPE), dtype '', 'size')
+  for _, value in ipairs(plan.largest) do
+    lines[#lines + 1] = ('  %s %s%s %9s  %s'):format(fit(value.name, NAME),
+      fit(value.shape, SHAPE), dtype(value.dtype), units.bytes(value.bytes),
+      value.reason)
   end
 end
 

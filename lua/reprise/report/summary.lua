@@ -22,6 +22,7 @@ local LARGEST = 10
 ---@field fragmentation_bytes integer what the arena has above its live bytes
 ---@field seconds number of a step, predicted
 ---@field min_budget_bytes integer? the least peak of any plan, where asked for
+---@field chain reprise.FrontChain? how budgets are planned, where asked for
 ---@field recompute_fraction number replays over the forward pass, in seconds
 ---@field step_fraction number replays over the step, in seconds
 ---@field n_segments integer
@@ -34,7 +35,7 @@ local LARGEST = 10
 ---@field recomputed_nodes integer of segments, that run more than once
 ---@field light_nodes integer the same of what no strategy keeps
 ---@field most_replays integer of one node
----@field largest {name: string, shape: string, bytes: integer, reason: string}[]
+---@field largest {name: string, shape: string, dtype: string, bytes: integer, reason: string}[]
 ---@field segments {first: integer, last: integer, from: string, to: string, parent: integer?}[]
 
 local summary = {}
@@ -43,8 +44,8 @@ local function name_of(node)
   return node.scope == '' and node.op or node.scope .. '.' .. node.op
 end
 
-local function shape_of(node)
-  return #node.shape == 0 and 'scalar' or table.concat(node.shape, 'x')
+local function text_of(shape)
+  return #shape == 0 and 'scalar' or table.concat(shape, 'x')
 end
 
 local function what_runs(graph, instruction)
@@ -91,9 +92,8 @@ local function largest_at_peak(plan, graph, instructions)
     local node = graph.nodes[instance.node]
     list[k] = {
       name = name_of(node), bytes = instance.size_bytes,
-      -- A node knows the shape of its first output only.
-      shape = (instance.workspace or instance.output > 1) and '-'
-        or shape_of(node),
+      shape = instance.shape and text_of(instance.shape) or '-',
+      dtype = instance.dtype or '-',
       reason = reason_of(graph, instructions, instance),
     }
   end

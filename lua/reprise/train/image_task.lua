@@ -49,7 +49,8 @@ function ImageTask.new(options, Model)
   }, ImageTask)
   local config, image = config_of(options, train)
   self.model = Model(config)
-  self.images = input.new('images', options.dtype, {options.batch, unpack(image)})
+  self.images = input.new('images', rp.get_default_dtype(),
+    {options.batch, unpack(image)})
   self.labels = input.new('labels', 'i32', {options.batch})
   return self
 end

@@ -23,6 +23,8 @@ function look.plan(opt, loss, spec)
   if ok then return plan end
   -- The message's own position and "[ckpt] spec: " say nothing new here.
   local reason = tostring(plan)
+  local profile = reason:match '%[profile%] (.*)$'
+  if profile then error('--profile ' .. profile, 0) end
   local _, start = reason:find('[ckpt] ' .. spec .. ': ', 1, true)
   error(('--ckpt %s: %s'):format(spec,
     start and reason:sub(start + 1) or reason), 0)
@@ -43,7 +45,8 @@ end
 ---@param options reprise.TrainOptions
 ---@param title string
 function look.report(whole, plan, none, options, title)
-  plan.min_budget_bytes = whole:front()[1].peak_bytes
+  local front = whole:front()
+  plan.min_budget_bytes, plan.chain = front[1].peak_bytes, front.chain
   print(options.json and plan_report.json(plan, none)
     or plan_report.text(plan, none, title))
   if options.picture then

@@ -17,13 +17,15 @@ local function held_out_loss(task)
 end
 
 -- One optimizer step; the mean loss of its batches, the high-water mark of its
--- programs and what their plans promised.
+-- programs and what their plans promised, the seconds that its programs took
+-- and were predicted to take.
 local function step(task, opt, accumulate)
-  local total, peak, promised = 0, 0, 0
+  local total, peak, promised, took, predicted = 0, 0, 0, 0, 0
   local function note()
     local plan = rp.last_plan()
     peak = math.max(peak, plan:measured_peak())
     promised = math.max(promised, plan.peak_bytes)
+    took, predicted = took + plan:measured_seconds(), predicted + plan.step_seconds
   end
   for _ = 2, accumulate do
     task:next_batch()
@@ -37,7 +39,7 @@ local function step(task, opt, accumulate)
   if accumulate > 1 then loss = loss / accumulate end
   opt:minimize(loss)
   note()
-  return total + loss:item(), peak, promised
+  return total + loss:item(), peak, promised, took, predicted
 end
 
 ---@class reprise.TrainHooks
@@ -54,6 +56,8 @@ end
 ---@field val_loss number
 ---@field peak_bytes integer the high-water mark of all steps
 ---@field promised_bytes integer the most that a plan promised
+---@field step_seconds number median over the steps of what their programs took
+---@field predicted_seconds number of the last step's programs
 
 --- Trains until options.steps steps are done or `interrupted` says so.
 ---@param task table
@@ -64,6 +68,7 @@ end
 function loop.run(task, opt, options, hooks)
   local items = task.items * options.accumulate
   local started, rate = clock(), nil
+  local times = {}
   local result = {steps = 0, interrupted = false, peak_bytes = 0,
     promised_bytes = 0}
   -- Handles on the recipes of the parameters' first values would hold these
@@ -73,11 +78,13 @@ function loop.run(task, opt, options, hooks)
   for n = 1, options.steps do
     hooks.set_lr(n)
     local before = clock()
-    local loss, peak, promised = step(task, opt, options.accumulate)
+    local loss, peak, promised, took, predicted =
+      step(task, opt, options.accumulate)
     -- Without accumulation the report before the first step is the promise.
     if options.accumulate == 1 then promised = hooks.promised_bytes end
     local seconds = clock() - before
     result.loss, result.steps = loss, n
+    times[n], result.predicted_seconds = took, predicted
     result.peak_bytes = math.max(result.peak_bytes, peak)
     -- The first step plans; its rate would mislead.
     rate = (not rate or n == 2) and items / seconds
@@ -98,6 +105,10 @@ function loop.run(task, opt, options, hooks)
     result.promised_bytes = math.max(result.promised_bytes, promised)
     if result.interrupted then break end
   end
+  -- The first step finds memory untouched.
+  if #times > 1 then table.remove(times, 1) end
+  table.sort(times)
+  result.step_seconds = times[math.ceil(#times / 2)]
   return result
 end
 

@@ -10,6 +10,7 @@ local look = require 'reprise.train.look'
 local loop = require 'reprise.train.loop'
 local memory_report = require 'reprise.report.memory'
 local progress = require 'reprise.report.progress'
+local record = require 'reprise.io.record'
 local summary = require 'reprise.report.summary'
 local units = require 'reprise.report.units'
 
@@ -77,6 +78,36 @@ local function tracer(options)
   end
 end
 
+-- --profile: read where the file is there, else measured by this run.
+local function profiler(options)
+  if not options.profile then return nil end
+  local looks = options.plan or options.curve or options.compare
+  if looks and not record.exists(options.profile) then
+    error(('--profile %s: there is no such file; a training run writes it')
+      :format(options.profile), 0)
+  end
+  if options.trace and not record.exists(options.profile) then
+    error(('--profile %s: there is no such file, so this run would measure it, '
+      .. 'and --trace measures too: one at a time'):format(options.profile), 0)
+  end
+  local ok, profile = pcall(rp.profile, options.profile)
+  if ok then return profile end
+  -- It begins with the file's name.
+  error('--profile ' .. tostring(profile):gsub('^.-%[profile%] ', ''), 0)
+end
+
+-- What there is to say of it once training is over.
+local function profile_line(profile)
+  if not profile or not profile.watch then return end
+  profile:stop()
+  if profile.steps == 0 then
+    print(('no profile: %s wants two steps or more'):format(profile.path))
+  else
+    print(('profile of %d step%s written to %s: the next run plans with it'):format(
+      profile.steps, profile.steps == 1 and '' or 's', profile.path))
+  end
+end
+
 local function hooks_of(opt, options, plan, line, journal, traced)
   local rate = optim.warmup_cosine {lr = options.lr, steps = options.steps,
     warmup = math.ceil(options.steps * WARMUP), min_lr = options.lr * LEAST_LR}
@@ -121,11 +152,13 @@ end
 
 local function closing(result)
   local how = result.interrupted and 'stopped by Ctrl-C after' or 'trained'
-  return ('%s %d steps in %s: loss %.4f, held out %.4f\npeak %s, %s'):format(
+  return ('%s %d steps in %s: loss %.4f, held out %.4f\npeak %s, %s\n'
+    .. 'a step\'s programs took %s, predicted %s'):format(
     how, result.steps, units.clock(result.seconds), result.loss,
     result.val_loss, units.bytes(result.peak_bytes),
     result.peak_bytes == result.promised_bytes and 'to the byte as promised'
-      or 'promised ' .. units.bytes(result.promised_bytes))
+      or 'promised ' .. units.bytes(result.promised_bytes),
+    units.seconds(result.step_seconds), units.seconds(result.predicted_seconds))
 end
 
 local function print_sample(task)
@@ -151,7 +184,10 @@ end
 ---@param Model function the model's constructor
 return function(options, Model)
   rp.manual_seed(options.seed)
-  rp.set_default_dtype(options.dtype)
+  -- bf16 is mixed precision: weights and inputs are f32.
+  local mixed = options.dtype == 'bf16'
+  rp.set_default_dtype(mixed and 'f32' or options.dtype)
+  rp.autocast(mixed and 'bf16')
   rp.detect_anomaly(options.detect_anomaly or false)
   rp.verify_replay(options.verify_replay or false)
   local strategy, reason = ckpt.parse(options.ckpt)
@@ -164,8 +200,9 @@ return function(options, Model)
     local task = require(tasks[options.model]).new(chosen, Model)
     return task, make_optimizer(task.model, chosen)
   end
-  if options.compare then return look.compare(build, options) end
   if options.fit then return look.fit(build, options) end
+  local profile = profiler(options)
+  if options.compare then return look.compare(build, options) end
   local task, opt = build()
   if options.curve then
     return look.curve(opt, task:loss(), options, task:title())
@@ -183,5 +220,6 @@ return function(options, Model)
   local result = train(task, opt, options, plan)
   if task.sample then print_sample(task) end
   print(closing(result))
+  profile_line(profile)
   print(memory_report.verdict(plan, none))
 end

@@ -1,6 +1,5 @@
 --- Training a language model on text: batches, loss, held-out loss, sample.
 
-local rp = require 'reprise'
 local corpus = require 'reprise.data.corpus'
 local generator = require 'reprise.data.generator'
 local input = require 'reprise.train.input'
@@ -63,7 +62,7 @@ end
 --- The loss of the present batch; records, nothing runs.
 ---@return reprise.Tensor
 function TextTask:loss()
-  return rp.cross_entropy(self.model(self.tokens.tensor), self.targets.tensor)
+  return self.model:loss(self.tokens.tensor, self.targets.tensor)
 end
 
 local function commit(self)

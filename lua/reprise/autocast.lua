@@ -1,0 +1,33 @@
+--- Mixed precision: what is recorded multiplies in bf16, accumulates in f32,
+-- and keeps weights, statistics and losses in f32. The casts are recipes like
+-- any other; gradients of f32 weights are f32 and were never bf16.
+
+local binding = require 'reprise.ffi'
+local failure = require 'reprise.failure'
+
+local C, ctx = binding.C, binding.ctx
+
+local function restore(before, ok, ...)
+  C.rp_autocast(ctx, before)
+  if ok then return ... end
+  return failure.again((...))
+end
+
+local names = {[false] = false, bf16 = true}
+
+--- rp.autocast('bf16', fn, ...): records fn(...) in mixed precision and
+-- returns what fn returns. Without fn: all that is recorded from here on,
+-- until rp.autocast(false); returns the setting so far.
+---@param dtype 'bf16'|false  false: none
+---@param fn function?
+return function(dtype, fn, ...)
+  local on = names[dtype]
+  if on == nil then
+    failure.raise("[autocast] products are taken in 'bf16', or in what they " ..
+      'are given with false; not %s', type(dtype) == 'string' and
+      ("in '%s'"):format(dtype) or tostring(dtype))
+  end
+  local before = C.rp_autocast(ctx, on)
+  if fn == nil then return before and 'bf16' or false end
+  return restore(before, pcall(fn, ...))
+end

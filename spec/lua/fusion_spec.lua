@@ -1,0 +1,188 @@
+-- Chains and trees of elementwise ops run as one node, tile by tile: to the
+-- bits of the ops one by one, over shapes, strides, broadcasts and dtypes.
+
+local rp = require 'reprise'
+local models = require 'spec.support.models'
+local run = require 'spec.support.run'
+local nn = rp.nn
+
+--- fn() with and without fusion.
+local function both(fn)
+  local fused = fn()
+  local before = rp.fusion(false)
+  local ok, apart = pcall(fn)
+  rp.fusion(before)
+  if not ok then error(apart, 0) end
+  return fused, apart
+end
+
+local function ops_of(plan)
+  local list = {}
+  for _, node in ipairs(plan:graph().nodes) do list[#list + 1] = node.op end
+  return list
+end
+
+--- The plan that running t takes.
+local function plan_of(t)
+  t:run()
+  return rp.last_plan()
+end
+
+-- A generator of its own: the same chains everywhere.
+local state = 1
+local function draw(n)
+  state = (state * 1103515245 + 12345) % 2147483648
+  return math.floor(state / 65536) % n + 1
+end
+
+local unary = {'exp', 'tanh', 'sigmoid', 'relu', 'gelu', 'silu', 'sin', 'abs', 'neg', 'square'}
+local binary = {'add', 'sub', 'mul', 'maximum', 'minimum'}
+
+--- Operands of one shape, some of them views and broadcasts.
+local function operands(shape, dtype)
+  local reversed = {}
+  for i = 1, #shape do reversed[i] = shape[#shape + 1 - i] end
+  local row = {}
+  for i = 1, #shape do row[i] = i == #shape and shape[i] or 1 end
+  local column = {}
+  for i = 1, #shape do column[i] = i == 1 and shape[i] or 1 end
+  local wide = {}
+  for i = 1, #shape do wide[i] = i == #shape and shape[i] + 3 or shape[i] end
+  local turned = rp.randn(reversed, {dtype = dtype}):run()
+  local order = {}
+  for i = 1, #shape do order[i] = #shape + 1 - i end
+  return {
+    rp.randn(shape, {dtype = dtype}):run(), rp.randn(shape, {dtype = dtype}):run(),
+    rp.randn(row, {dtype = dtype}):run(), rp.randn(column, {dtype = dtype}):run(),
+    rp.randn(wide, {dtype = dtype}):run():narrow(-1, 3, shape[#shape]),
+    turned:permute(order),
+    rp.randn({}, {dtype = dtype}):run(),
+  }
+end
+
+local function chain(inputs, length)
+  local x, dropped = inputs[1], false
+  for _ = 1, length do
+    local kind = draw(4)
+    if kind == 1 then
+      x = x[unary[draw(#unary)]](x)
+    elseif kind == 2 then
+      x = rp[binary[draw(#binary)]](x, inputs[draw(#inputs)])
+    elseif kind == 3 then
+      x = rp[binary[draw(#binary)]](inputs[draw(#inputs)]:tanh(), x)
+    elseif not dropped then
+      x, dropped = rp.dropout(x, 0.3), true
+    else
+      x = rp.where(x:gt(inputs[draw(#inputs)]), x, inputs[draw(2)])
+    end
+  end
+  return x
+end
+
+describe('fusion', function()
+  setup(run.quiet)
+  teardown(run.loud)
+
+  local shapes = {{7}, {5, 3}, {64, 129}, {3, 1, 50, 33}, {9000}, {2, 5000}, {1, 1}, {0, 4}}
+  for _, dtype in ipairs {'f32', 'f64'} do
+    for s, shape in ipairs(shapes) do
+      local name = table.concat(shape, 'x') .. ' ' .. dtype
+      it('changes no bit of random chains, ' .. name, function()
+        local some = false
+        for length = 2, 12 do
+          local seed = 1000 * s + length
+          local nodes
+          local fused, apart = both(function()
+            rp.manual_seed(seed)
+            state = seed
+            local y = chain(operands(shape, dtype), length)
+            local count = #plan_of(y):graph().nodes
+            nodes = nodes or count
+            some = some or count > nodes
+            return y:totable()
+          end)
+          assert.same(apart, fused)
+        end
+        assert.is_true(some)
+      end)
+    end
+  end
+
+  it('changes no bit of gradients, under any strategy', function()
+    for _, name in ipairs(models.names) do
+      for _, spec in ipairs {'none', 'every=1', 'nodes=2', 'budget=min'} do
+        local fused, apart = both(function()
+          local made = run.model(name, 'f32')
+          local loss = made.loss()
+          local ok, message = pcall(loss.backward, loss, {ckpt = spec})
+          local list = {loss:item(), ok or message}
+          for i, p in ipairs(made.parameters) do list[i + 2] = p.grad and p.grad:totable() end
+          return list
+        end)
+        assert.same(apart, fused, name .. ' ' .. spec)
+      end
+    end
+  end)
+
+  it('makes one node of a chain, and nothing in between takes memory', function()
+    local x = rp.randn(256, 256):run()
+    local fused, apart = both(function()
+      return plan_of((((x * 2):tanh() + x):exp() - 1):sum())
+    end)
+    assert.same({'mul+tanh+add+exp+sub', 'sum'}, ops_of(fused))
+    assert.same({'mul', 'tanh', 'add', 'exp', 'sub', 'sum'}, ops_of(apart))
+    -- One value, and a tile of 4096 for each of two that live at a time, for
+    -- each thread.
+    local value = 256 * 256 * 4
+    assert.is_true(fused.live_bytes <= value + 2 * 4096 * 4 * rp.get_num_threads() + 256)
+    assert.is_true(apart.live_bytes >= value)
+  end)
+
+  it('stops at what others read, at layers, marks, results and kept values', function()
+    local function ops(fn) return table.concat(ops_of(plan_of(fn():sum())), ' ') end
+    local x = rp.randn(32, 32):run()
+    assert.equal('tanh+exp sum', ops(function() return x:tanh():exp() end))
+    -- Others read tanh's value: a product.
+    assert.equal('tanh matmul exp+add sum', ops(function()
+      local t = x:tanh()
+      return rp.matmul(t, x):exp() + t
+    end))
+    assert.equal('tanh exp sum', ops(function() return x:tanh():keep():exp() end))
+    assert.equal('tanh exp sum', ops(function()
+      return rp.checkpoint(function() return x:tanh() end):exp()
+    end))
+    assert.equal('tanh exp sum', ops(function()
+      return rp.layer('a', function() return x:tanh() end)():exp()
+    end))
+    -- Backward reads what both made.
+    local w = nn.Parameter(rp.randn(32, 32))
+    local plan = rp.matmul(x, w):tanh():exp():sum():plan()
+    assert.is_truthy(table.concat(ops_of(plan), ' '):find('tanh exp', 1, true))
+  end)
+
+  it('lets the output take an operand\'s place where every part has read it', function()
+    local x = rp.randn(64, 64):run()
+    local w = rp.randn(64, 64):run()
+    -- h dies in the fused node and is read by its first part and its last.
+    local fused, apart = both(function()
+      local h = rp.matmul(x, w)
+      local y = (h:exp() * w - h) * 0.5
+      return {y:run():totable(), rp.matmul(y, w):sum():item()}
+    end)
+    assert.same(apart, fused)
+  end)
+
+  it('keeps to detect_anomaly: the op that made the NaN is named', function()
+    local before = rp.detect_anomaly(true)
+    local ok, message = pcall(function()
+      return ((rp.zeros(4) - 1):sqrt() * 2 + 1):run()
+    end)
+    rp.detect_anomaly(before)
+    assert.is_false(ok)
+    assert.is_truthy(message:find('sqrt', 1, true))
+  end)
+
+  it('refuses what is neither true nor false', function()
+    assert.has_error(function() rp.fusion(1) end)
+  end)
+end)
