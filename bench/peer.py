@@ -10,15 +10,19 @@ Reads one request a line on standard input, answers one line of JSON each:
     op {"name": ..., "shapes": ..., "repeat": n}   {"seconds": median}
 """
 import json
+import os
 import statistics
 import sys
 import time
 
-import torch
-from torch import nn
-from torch.nn import functional as F
+# The profiler announces its start and end.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
-import peer_models
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+import peer_models  # noqa: E402
 
 
 def build(o):
