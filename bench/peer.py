@@ -63,12 +63,16 @@ class Trainer:
         self.run = torch.compile(self.model) if o.get("compile") \
             else self.model
 
-    def step(self):
-        self.optimizer.zero_grad(set_to_none=True)
+    def loss(self):
+        # A function, so that nothing holds the logits during backward.
         with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
             logits = self.run(self.inputs)
-            loss = F.cross_entropy(logits.view(-1, logits.shape[-1]),
+            return F.cross_entropy(logits.view(-1, logits.shape[-1]),
                                    self.labels.view(-1))
+
+    def step(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss()
         loss.backward()
         self.optimizer.step()
         return loss.item()
