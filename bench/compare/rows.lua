@@ -4,7 +4,8 @@
 -- (work.lua; ../peer_models.py). Beyond that:
 --   ckpt      strategies that both sides run; none alone by default
 --   budgets   our own budgets, for the curve of time against memory
---   variants  PyTorch's settings for the same work: the best counts
+--   variants  PyTorch's settings for the same work, the best counts: {},
+--             {channels_last = true}, {compile = true} (minutes of compiling)
 --   apart     one strategy after another, not all in turn: for what would
 --             not fit into memory side by side
 --   part      'steps' (the table), 'sequence' (a line of the long sequences)
