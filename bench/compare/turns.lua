@@ -130,6 +130,7 @@ local function open_group(context, row, specs, others, known)
   for _, spec in ipairs(specs) do
     open_ours(context, row, {label = spec, spec = spec}, known)
   end
+  if row.part == 'sequence' then others = {} end
   -- The bytes between steps are ours; those above them PyTorch's.
   local resting
   for _, entry in ipairs(known) do resting = resting or entry.resting_bytes end
