@@ -123,7 +123,7 @@ local function draw_front(picture, left, top, width, height, row, points)
   panels.labelled(picture, left + width - 16, marks)
 end
 
-local LEAST_POINTS = 4
+local LEAST_POINTS = 5
 
 local function fronts(all)
   local shown = {}

@@ -245,7 +245,7 @@ function turns.run(row, context)
     groups = {}
     for i, spec in ipairs(row.ckpt) do groups[i] = {spec} end
   end
-  local seconds = context.seconds * (row.part == 'sequence' and 0.4 or 1)
+  local seconds = context.seconds * (row.part == 'sequence' and 0.6 or 1)
   for _, specs in ipairs(groups) do
     local list = group(context, row, specs, peer, mine, seconds / #groups)
     for _, other in ipairs(list) do others[#others + 1] = other end
