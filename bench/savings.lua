@@ -92,3 +92,15 @@ for _, model in ipairs(models) do
   end
   io.stdout:flush()
 end
+
+if o.only == '' then
+  local sizes = {seq_len = 2048, d_model = 512, num_layers = 12}
+  rp.set_num_threads(2)
+  local r = rp.measure_memory_savings(sizes)
+  print(('\n`rp.measure_memory_savings{seq_len = %d, d_model = %d, num_layers = %d}`, two '
+    .. 'threads:\n%.1f MiB without, %.1f with checkpointing of every layer, %.1f %% '
+    .. 'saved for %.1f %% more\ntime, %s.'):format(sizes.seq_len, sizes.d_model,
+    sizes.num_layers, r.standard_memory_mb, r.checkpointed_memory_mb,
+    r.memory_saved_pct, r.compute_overhead_pct,
+    r.same_bits and 'the same bits' or 'OTHER BITS'))
+end
