@@ -17,7 +17,7 @@ local o = measure.options {measure_mib = 4000, steps = 2, threads = 1, only = ''
 rp.set_num_threads(o.threads)
 failure.sink = function() end
 
-local SPECS = {'none', 'every=2', 'every=1', 'budget=40%'}
+local SPECS = {'none', 'every=2', 'every=1', 'budget=60%'}
 
 -- name, shape: the layers of the 10M shape, then the presets.
 local models = {}
