@@ -9,7 +9,7 @@
 local folder = arg[0]:match '^(.*/)[^/]*$' or './'
 local interpreter = arg[-1] or 'luajit'
 
-local given = {ckpt = 'every=2', expect = '20..40', steps = '5'}
+local given = {ckpt = 'every=1', expect = '20..40', steps = '5'}
 local others = {}
 local i = 1
 while arg[i] do
