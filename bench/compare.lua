@@ -132,6 +132,8 @@ local function main()
   local unfinished = o.out .. '/unfinished.json'
   local start = measure.clock()
   run_all(all, context, function() results.save(unfinished, all) end)
+  -- What PyTorch had to say: warnings, or why it ended.
+  os.execute(('tail -n 5 "%s"'):format(log))
   os.remove(log)
   results.save(unfinished, all)
   assert(os.rename(unfinished, o.out .. '/results.json'))
