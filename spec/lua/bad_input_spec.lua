@@ -91,6 +91,15 @@ describe('a mistake', function()
       fails(function() return rp.zeros(1, 1, 1, 1, 1, 1, 1, 1, 1) end, '8')
     end)
 
+    it('attention over batches or heads that differ', function()
+      local attend = rp.scaled_dot_product_attention
+      local q = rp.ones(2, 2, 3, 4)
+      fails(function() return attend(q, rp.ones(3, 2, 5, 4), rp.ones(3, 2, 5, 4)) end,
+        'scaled_dot_product_attention', 'batch', '2 and 3')
+      fails(function() return attend(q, rp.ones(2, 2, 5, 4), rp.ones(2, 4, 5, 4)) end,
+        'scaled_dot_product_attention', 'heads', '2 and 4')
+    end)
+
     it('a list that is not rectangular', function()
       fails(function() return rp.tensor {{1, 2}, {3}} end, 'tensor')
     end)
@@ -178,6 +187,18 @@ describe('a mistake', function()
       local negative = rp.tensor({0, 1, -1, 2}, {dtype = 'i64'})
       fails(function() return rp.cross_entropy(w, negative):item() end,
         'label -1', '0..2')
+      -- Found by the kernel, for they are no leaf.
+      fails(function() return rp.cross_entropy(w, negative + 0):item() end,
+        '[cross_entropy]', 'label -1', '0..2')
+    end)
+
+    it('an ignored label that is no label', function()
+      for _, bad in ipairs {1.5, 0 / 0, math.huge, 1e300} do
+        fails(function()
+          return rp.cross_entropy(rp.ones(2, 3), rp.tensor({0, 1}, {dtype = 'i64'}),
+            {ignore_index = bad})
+        end, 'ignore_index', 'whole number')
+      end
     end)
 
     it('a token out of range', function()
@@ -199,6 +220,15 @@ describe('a mistake', function()
         return rp.optim.AdamW({nn.Parameter(rp.ones(2))}, {lrate = 1})
       end, 'lrate', 'lr')
       fails(function() return rp.dropout(rp.ones(2), 1.5) end, 'dropout', '1.5')
+      fails(function()
+        local q = rp.ones(1, 1, 2, 2)
+        return rp.scaled_dot_product_attention(q, q, q, {is_causal = 'no'})
+      end, 'is_causal', 'true or false', 'no')
+    end)
+
+    it('something that is no function under autocast', function()
+      fails(function() return rp.autocast('bf16', 5) end, 'autocast', 'function', 'number')
+      assert.equal(false, rp.autocast(false))
     end)
 
     it('an optimizer without parameters', function()
