@@ -28,6 +28,13 @@ RP_INLINE double exp_row_f32(const float *x, float *y, int64_t n, float scale,
   return total;
 }
 
+/* The maximum passes over NaN, which is no -inf. */
+static bool all_low_f32(const float *x, int64_t n, float scale) {
+  for (int64_t j = 0; j < n; j++)
+    if (!(scale * x[j] == -INFINITY)) return false;
+  return true;
+}
+
 /* Softmax of scale * x over its first `limit` entries where mask (NULL: all)
    is true; 0 elsewhere, and everywhere where `lenient` and all of these are
    -inf: nothing is attended to. */
@@ -48,7 +55,7 @@ RP_INLINE void softmax_row_f32(const float *x, float *y, const uint8_t *mask,
   }
   if (scale >= 0) top = (float)rp_fold_f32(RP_FOLD_TOP, x, limit, 0) * scale;
   else top = (float)rp_fold_f32(RP_FOLD_BOTTOM, x, limit, 0) * scale;
-  if (lenient && top == -INFINITY) limit = 0;
+  if (lenient && top == -INFINITY && all_low_f32(x, limit, scale)) limit = 0;
   const float factor = 1 / (float)exp_row_f32(x, y, limit, scale, top);
   for (int64_t j = 0; j < limit; j++) y[j] *= factor;
   if (limit < n) memset(y + limit, 0, (size_t)(n - limit) * sizeof *y);
@@ -92,6 +99,12 @@ RP_INLINE double exp_row_f64(const double *x, double *y, int64_t n,
   return rp_fold_f64(RP_FOLD_SUM, y, n, 0);
 }
 
+static bool all_low_f64(const double *x, int64_t n, double scale) {
+  for (int64_t j = 0; j < n; j++)
+    if (!(scale * x[j] == -INFINITY)) return false;
+  return true;
+}
+
 RP_INLINE void softmax_row_f64(const double *x, double *y, const uint8_t *mask,
                                int64_t limit, int64_t n, double scale,
                                bool lenient) {
@@ -109,7 +122,7 @@ RP_INLINE void softmax_row_f64(const double *x, double *y, const uint8_t *mask,
   }
   if (scale >= 0) top = rp_fold_f64(RP_FOLD_TOP, x, limit, 0) * scale;
   else top = rp_fold_f64(RP_FOLD_BOTTOM, x, limit, 0) * scale;
-  if (lenient && top == -INFINITY) limit = 0;
+  if (lenient && top == -INFINITY && all_low_f64(x, limit, scale)) limit = 0;
   const double factor = 1 / exp_row_f64(x, y, limit, scale, top);
   for (int64_t j = 0; j < limit; j++) y[j] *= factor;
   if (limit < n) memset(y + limit, 0, (size_t)(n - limit) * sizeof *y);

@@ -245,6 +245,8 @@ describe('attention', function()
       for i = 1, #want do
         assert.is_nil(raw.difference(got[i], want[i], tolerance[dtype], 1))
       end
+      local unknown = attend(x[1], x[2], x[3], {mask = rp.full({5}, 0 / 0, {dtype = dtype})})
+      assert.equal(1, unknown:ne(unknown):to('f32'):mean():item())
     end
   end)
 
