@@ -2,28 +2,10 @@
 -- with it, what would be right, at the user's own line; and all is as it was.
 
 local rp = require 'reprise'
+local fails = require 'spec.support.fails'
 local raw = require 'spec.support.raw'
 local run = require 'spec.support.run'
 local nn = rp.nn
-
---- Calls fn, which must fail with a message that has every one of the given
--- plain texts in it, and that points into this file.
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert(not ok, 'no error')
-  assert.equal('string', type(message))
-  for _, text in ipairs {...} do
-    if not message:lower():find(text:lower(), 1, true) then
-      error(('the message lacks "%s": %s'):format(text, message), 2)
-    end
-  end
-  if not message:find('bad_input_spec.lua:%d+:') then
-    error('the message does not point at the caller: ' .. message, 2)
-  end
-  assert(not message:find 'stack traceback', message)
-  assert(not message:find('\n%s*%[C%]'), message)
-  return message
-end
 
 local function mlp()
   return nn.Sequential {
