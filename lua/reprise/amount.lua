@@ -55,7 +55,8 @@ end
 function amount.refuse(budget, least, persistent_bytes, for_what)
   error(('budget %s (%.0f bytes) cannot be met: the least for %s is %s ' ..
     '(%.0f bytes), of which %s are parameters, optimizer state and the like'):format(
-    units.bytes(budget), budget, for_what, units.bytes(least), least, units.bytes(persistent_bytes)), 0)
+    units.bytes(budget), budget, for_what, units.bytes(least), least,
+    units.bytes(persistent_bytes)), 0)
 end
 
 return amount
