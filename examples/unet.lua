@@ -36,7 +36,7 @@ local function loss_of(pictures, inside)
 end
 
 local pictures, inside = batches:next()
-for _, spec in ipairs {'none', 'ops', 'sqrt', 'budget=60%', 'budget=min'} do
+for _, spec in ipairs {'none', 'ops', 'sqrt', 'budget=80%', 'budget=min'} do
   local plan = opt:plan(loss_of(pictures, inside), {ckpt = spec})
   print(('%-11s peak %4.1f MiB, recomputes %2.0f %% of the forward'):format(spec,
     plan.peak_bytes / 2 ^ 20, 100 * plan.replay_seconds / plan.forward_seconds))
@@ -44,7 +44,7 @@ end
 
 for step = 1, STEPS do
   local loss, logits = loss_of(pictures, inside)
-  opt:minimize(loss, {ckpt = 'budget=60%', also = {logits}})
+  opt:minimize(loss, {ckpt = 'budget=80%', also = {logits}})
   if step % 20 == 0 then
     local right = logits:argmax(-1):to('i32'):eq(inside):to('f32'):mean()
     print(('step %d  loss %.3f  pixels right %.1f %%'):format(step, loss:item(),

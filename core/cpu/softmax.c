@@ -28,10 +28,19 @@ RP_INLINE double exp_row_f32(const float *x, float *y, int64_t n, float scale,
   return total;
 }
 
+/* The maximum passes over NaN, which is no -inf. */
+static bool all_low_f32(const float *x, int64_t n, float scale) {
+  for (int64_t j = 0; j < n; j++)
+    if (!(scale * x[j] == -INFINITY)) return false;
+  return true;
+}
+
 /* Softmax of scale * x over its first `limit` entries where mask (NULL: all)
-   is true; 0 elsewhere. */
+   is true; 0 elsewhere, and everywhere where `lenient` and all of these are
+   -inf: nothing is attended to. */
 RP_INLINE void softmax_row_f32(const float *x, float *y, const uint8_t *mask,
-                               int64_t limit, int64_t n, float scale) {
+                               int64_t limit, int64_t n, float scale,
+                               bool lenient) {
   float top;
   if (mask) {
     uint8_t any = 0;
@@ -46,6 +55,7 @@ RP_INLINE void softmax_row_f32(const float *x, float *y, const uint8_t *mask,
   }
   if (scale >= 0) top = (float)rp_fold_f32(RP_FOLD_TOP, x, limit, 0) * scale;
   else top = (float)rp_fold_f32(RP_FOLD_BOTTOM, x, limit, 0) * scale;
+  if (lenient && top == -INFINITY && all_low_f32(x, limit, scale)) limit = 0;
   const float factor = 1 / (float)exp_row_f32(x, y, limit, scale, top);
   for (int64_t j = 0; j < limit; j++) y[j] *= factor;
   if (limit < n) memset(y + limit, 0, (size_t)(n - limit) * sizeof *y);
@@ -89,8 +99,15 @@ RP_INLINE double exp_row_f64(const double *x, double *y, int64_t n,
   return rp_fold_f64(RP_FOLD_SUM, y, n, 0);
 }
 
+static bool all_low_f64(const double *x, int64_t n, double scale) {
+  for (int64_t j = 0; j < n; j++)
+    if (!(scale * x[j] == -INFINITY)) return false;
+  return true;
+}
+
 RP_INLINE void softmax_row_f64(const double *x, double *y, const uint8_t *mask,
-                               int64_t limit, int64_t n, double scale) {
+                               int64_t limit, int64_t n, double scale,
+                               bool lenient) {
   double top;
   if (mask) {
     uint8_t any = 0;
@@ -105,6 +122,7 @@ RP_INLINE void softmax_row_f64(const double *x, double *y, const uint8_t *mask,
   }
   if (scale >= 0) top = rp_fold_f64(RP_FOLD_TOP, x, limit, 0) * scale;
   else top = rp_fold_f64(RP_FOLD_BOTTOM, x, limit, 0) * scale;
+  if (lenient && top == -INFINITY && all_low_f64(x, limit, scale)) limit = 0;
   const double factor = 1 / exp_row_f64(x, y, limit, scale, top);
   for (int64_t j = 0; j < limit; j++) y[j] *= factor;
   if (limit < n) memset(y + limit, 0, (size_t)(n - limit) * sizeof *y);
@@ -226,7 +244,7 @@ static void run_row_f32(const rp_kernel_args *args, kin kind, int64_t from,
   const float *b =
       args->n_in > 1 ? (const float *)args->in[1].data + from : NULL;
   switch (kind) {
-    case SOFTMAX: softmax_row_f32(a, c, NULL, n, n, 1); break;
+    case SOFTMAX: softmax_row_f32(a, c, NULL, n, n, 1, false); break;
     case LOG_SOFTMAX: log_softmax_row_f32(a, c, n); break;
     case SOFTMAX_GRAD: softmax_grad_row_f32(a, b, c, n, n, 1); break;
     case LOG_SOFTMAX_GRAD: log_softmax_grad_row_f32(a, b, c, n); break;
@@ -240,7 +258,7 @@ static void run_row_f64(const rp_kernel_args *args, kin kind, int64_t from,
   const double *b =
       args->n_in > 1 ? (const double *)args->in[1].data + from : NULL;
   switch (kind) {
-    case SOFTMAX: softmax_row_f64(a, c, NULL, n, n, 1); break;
+    case SOFTMAX: softmax_row_f64(a, c, NULL, n, n, 1, false); break;
     case LOG_SOFTMAX: log_softmax_row_f64(a, c, n); break;
     case SOFTMAX_GRAD: softmax_grad_row_f64(a, b, c, n, n, 1); break;
     case LOG_SOFTMAX_GRAD: log_softmax_grad_row_f64(a, b, c, n); break;
@@ -334,11 +352,11 @@ static rp_status run_masked(const rp_kernel_args *args) {
     if (wide)
       softmax_row_f64((const double *)args->in[0].data + from,
                       (double *)args->out[0].data + from, mask, limit, s.keys,
-                      s.scale);
+                      s.scale, true);
     else
       softmax_row_f32((const float *)args->in[0].data + from,
                       (float *)args->out[0].data + from, mask, limit, s.keys,
-                      (float)s.scale);
+                      (float)s.scale, true);
   }
   return RP_OK;
 }

@@ -232,8 +232,10 @@ static rp_status run_instruction(execution *e, int32_t i) {
   if (status == RP_OK)
     return e->watch.plan ? rp_watch_outputs(&e->watch, i, args.out) : RP_OK;
   const char *scope = rp_scope_text(e->ctx, node->place.scope);
-  return *scope ? rp_fail(e->ctx, status, "%s (in %s)", e->ctx->message, scope)
-                : status;
+  return *scope ? rp_fail(e->ctx, status, "[%s] %s (in %s)", node->op->name,
+                          e->ctx->message, scope)
+                : rp_fail(e->ctx, status, "[%s] %s", node->op->name,
+                          e->ctx->message);
 }
 
 static bool updates(const rp_request *request) {

@@ -5,7 +5,7 @@
                         positions that are attended to: mask (bool,
                         broadcast to x) is true there, and where causal, key
                         j <= query i + (keys - queries). A row that attends
-                        to nothing is zeros.
+                        to nothing, or whose scores are all -inf, is zeros.
 
    Backward reads y alone: x is never needed again, and the kernels write y
    over x. */

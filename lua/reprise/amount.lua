@@ -50,17 +50,13 @@ function amount.bytes(a, persistent_bytes, most_bytes)
   return persistent_bytes + a.share * (most_bytes - persistent_bytes)
 end
 
-local function human(bytes)
-  if bytes >= 2^30 then return ('%.2f GiB'):format(bytes / 2^30) end
-  return ('%.1f MiB'):format(bytes / 2^20)
-end
-
 --- Raises that `least` is the least there is `for_what`.
 ---@return never
 function amount.refuse(budget, least, persistent_bytes, for_what)
   error(('budget %s (%.0f bytes) cannot be met: the least for %s is %s ' ..
     '(%.0f bytes), of which %s are parameters, optimizer state and the like'):format(
-    human(budget), budget, for_what, human(least), least, human(persistent_bytes)), 0)
+    units.bytes(budget), budget, for_what, units.bytes(least), least,
+    units.bytes(persistent_bytes)), 0)
 end
 
 return amount

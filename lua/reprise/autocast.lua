@@ -27,6 +27,9 @@ return function(dtype, fn, ...)
       'are given with false; not %s', type(dtype) == 'string' and
       ("in '%s'"):format(dtype) or tostring(dtype))
   end
+  if fn ~= nil and type(fn) ~= 'function' then
+    failure.raise('[autocast] a function that records is wanted, not %s', type(fn))
+  end
   local before = C.rp_autocast(ctx, on)
   if fn == nil then return before and 'bf16' or false end
   return restore(before, pcall(fn, ...))

@@ -103,9 +103,12 @@ local function offer_evictions(plan, graph)
     if graph.nodes[i].mark ~= 0 then return end
   end
   local model = eviction.model(graph)
-  for _, point in ipairs(rungs.points(graph, model, rungs.ladder(graph, model))) do
-    local steps, n = segments.program(point.answer.program, #graph.nodes)
-    check(C.rp_plan_front_offer_program(plan, steps, n))
+  local ladder = rungs.ladder(graph, model)
+  for _, search in ipairs {rungs.points, rungs.between} do
+    for _, point in ipairs(search(graph, model, ladder)) do
+      local steps, n = segments.program(point.answer.program, #graph.nodes)
+      check(C.rp_plan_front_offer_program(plan, steps, n))
+    end
   end
 end
 

@@ -11,6 +11,8 @@ local rungs = {}
 rungs.count = 24
 -- Halvings of the interval between two rungs.
 rungs.halvings = 6
+-- Equal steps that lead from a rung to the next.
+rungs.steps = 4
 
 --- A point of the search: the plan that a simulated limit gives, nil where
 -- there is none.
@@ -36,6 +38,22 @@ function rungs.ladder(graph, m)
     return tried[k]
   end
   return {limit = limit, point = point}
+end
+
+--- Points between the rungs: which values are evicted jumps from limit to limit,
+-- and so do peak and time.
+function rungs.between(graph, m, ladder)
+  local list = {}
+  for k = 1, rungs.count do
+    local high, low = ladder.limit(k - 1), ladder.limit(k)
+    for i = 1, rungs.steps - 1 do
+      if not ladder.point(k) then break end
+      local limit = math.floor(high * (low / high) ^ (i / rungs.steps))
+      local point = limit < high and limit > low and rungs.try(graph, m, limit)
+      if point then list[#list + 1] = point end
+    end
+  end
+  return list
 end
 
 --- All rungs, and points between the lowest that can be met and the next.

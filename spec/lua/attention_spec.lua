@@ -231,6 +231,41 @@ describe('attention', function()
     end
   end)
 
+  it('takes -inf in a mask of numbers for "does not attend"', function()
+    -- A row of nothing else is zeros, and so are its gradients: PyTorch's too.
+    for _, dtype in ipairs {'f32', 'f64'} do
+      local x = {random({2, 2, 3, 4}, dtype), random({2, 2, 5, 4}, dtype),
+                 random({2, 2, 5, 4}, dtype)}
+      local attends = rp.tensor {{1, 0, 1, 1, 0}, {0, 0, 0, 0, 0}, {0, 1, 0, 0, 0}}
+      local mask = rp.where(attends:gt(0), rp.zeros(3, 5), rp.full({3, 5}, -math.huge))
+      local dy = random({2, 2, 3, 4}, dtype)
+      local attend = rp.scaled_dot_product_attention
+      local want = results(attend, x, {mask = attends:gt(0)}, dy)
+      local got = results(attend, x, {mask = mask:to(dtype)}, dy)
+      for i = 1, #want do
+        assert.is_nil(raw.difference(got[i], want[i], tolerance[dtype], 1))
+      end
+      local unknown = attend(x[1], x[2], x[3], {mask = rp.full({5}, 0 / 0, {dtype = dtype})})
+      assert.equal(1, unknown:ne(unknown):to('f32'):mean():item())
+    end
+  end)
+
+  it('in bf16 goes through stored weights too', function()
+    local function bf16(...) return rp.randn({...}, {dtype = 'bf16'}):run() end
+    local x = {bf16(2, 2, 3, 8), bf16(2, 2, 5, 8), bf16(2, 2, 5, 8)}
+    local dy = bf16(2, 2, 3, 8)
+    local attend = rp.scaled_dot_product_attention
+    local want = results(attend, x, {}, dy)
+    for _, dtype in ipairs {'bf16', 'f32'} do
+      local got = results(attend, x, {mask = rp.zeros(5, {dtype = dtype})}, dy)
+      for i = 1, #want do -- a few roundings of 2^-9 each
+        assert.is_nil(raw.difference(got[i], want[i], 0.05, 1))
+      end
+    end
+    local y = rp.packed_attention(bf16(2, 3, 3, 2, 8), {mask = rp.zeros(3)})
+    assert.equal('bf16', y.dtype)
+  end)
+
   it('needs memory in proportion to the length', function()
     local w = nn.Parameter(rp.zeros(1))
     local function peak(length)

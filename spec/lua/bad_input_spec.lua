@@ -2,28 +2,10 @@
 -- with it, what would be right, at the user's own line; and all is as it was.
 
 local rp = require 'reprise'
+local fails = require 'spec.support.fails'
 local raw = require 'spec.support.raw'
 local run = require 'spec.support.run'
 local nn = rp.nn
-
---- Calls fn, which must fail with a message that has every one of the given
--- plain texts in it, and that points into this file.
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert(not ok, 'no error')
-  assert.equal('string', type(message))
-  for _, text in ipairs {...} do
-    if not message:lower():find(text:lower(), 1, true) then
-      error(('the message lacks "%s": %s'):format(text, message), 2)
-    end
-  end
-  if not message:find('bad_input_spec.lua:%d+:') then
-    error('the message does not point at the caller: ' .. message, 2)
-  end
-  assert(not message:find 'stack traceback', message)
-  assert(not message:find('\n%s*%[C%]'), message)
-  return message
-end
 
 local function mlp()
   return nn.Sequential {
@@ -89,6 +71,15 @@ describe('a mistake', function()
         '(2147483648,2147483648,2147483648)')
       fails(function() return rp.zeros(1.5) end, 'zeros', '1.5')
       fails(function() return rp.zeros(1, 1, 1, 1, 1, 1, 1, 1, 1) end, '8')
+    end)
+
+    it('attention over batches or heads that differ', function()
+      local attend = rp.scaled_dot_product_attention
+      local q = rp.ones(2, 2, 3, 4)
+      fails(function() return attend(q, rp.ones(3, 2, 5, 4), rp.ones(3, 2, 5, 4)) end,
+        'scaled_dot_product_attention', 'batch', '2 and 3')
+      fails(function() return attend(q, rp.ones(2, 2, 5, 4), rp.ones(2, 4, 5, 4)) end,
+        'scaled_dot_product_attention', 'heads', '2 and 4')
     end)
 
     it('a list that is not rectangular', function()
@@ -178,6 +169,18 @@ describe('a mistake', function()
       local negative = rp.tensor({0, 1, -1, 2}, {dtype = 'i64'})
       fails(function() return rp.cross_entropy(w, negative):item() end,
         'label -1', '0..2')
+      -- Found by the kernel, for they are no leaf.
+      fails(function() return rp.cross_entropy(w, negative + 0):item() end,
+        '[cross_entropy]', 'label -1', '0..2')
+    end)
+
+    it('an ignored label that is no label', function()
+      for _, bad in ipairs {1.5, 0 / 0, math.huge, 1e300} do
+        fails(function()
+          return rp.cross_entropy(rp.ones(2, 3), rp.tensor({0, 1}, {dtype = 'i64'}),
+            {ignore_index = bad})
+        end, 'ignore_index', 'whole number')
+      end
     end)
 
     it('a token out of range', function()
@@ -199,6 +202,15 @@ describe('a mistake', function()
         return rp.optim.AdamW({nn.Parameter(rp.ones(2))}, {lrate = 1})
       end, 'lrate', 'lr')
       fails(function() return rp.dropout(rp.ones(2), 1.5) end, 'dropout', '1.5')
+      fails(function()
+        local q = rp.ones(1, 1, 2, 2)
+        return rp.scaled_dot_product_attention(q, q, q, {is_causal = 'no'})
+      end, 'is_causal', 'true or false', 'no')
+    end)
+
+    it('something that is no function under autocast', function()
+      fails(function() return rp.autocast('bf16', 5) end, 'autocast', 'function', 'number')
+      assert.equal(false, rp.autocast(false))
     end)
 
     it('an optimizer without parameters', function()

@@ -2,21 +2,9 @@
 -- right, at the user's line. Other mistakes are bad_input_spec's.
 
 local rp = require 'reprise'
+local fails = require 'spec.support.fails'
 local run = require 'spec.support.run'
 local nn = rp.nn
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert(not ok, 'no error')
-  for _, text in ipairs {...} do
-    if not message:find(text, 1, true) then
-      error(('the message lacks "%s": %s'):format(text, message), 2)
-    end
-  end
-  if not message:find 'bad_strategy_spec.lua:%d+:' then
-    error('the message does not point at the caller: ' .. message, 2)
-  end
-end
 
 describe('a strategy', function()
   setup(run.quiet)

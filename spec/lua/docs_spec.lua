@@ -63,7 +63,8 @@ end)
 describe('the example', function()
   for _, name in ipairs {'checkpoint_by_hand', 'checkpoint_sequential',
       'every_n', 'selective_attention', 'mixed_strategy',
-      'gradient_accumulation', 'custom_gradient', 'own_strategy', 'heat'} do
+      'gradient_accumulation', 'custom_gradient', 'own_strategy', 'heat',
+      'unet'} do
     it(name .. ' runs', function()
       assert.is_true(#runs('examples/' .. name .. '.lua') > 0)
     end)

@@ -2,20 +2,11 @@
 -- one that was not.
 
 local rp = require 'reprise'
+local fails = require 'spec.support.fails'
 local raw = require 'spec.support.raw'
 local run = require 'spec.support.run'
 local models = require 'spec.support.models'
 local nn = rp.nn
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert(not ok, 'no error')
-  for _, text in ipairs {...} do
-    if not message:find(text, 1, true) then
-      error(('the message lacks "%s": %s'):format(text, message), 2)
-    end
-  end
-end
 
 local optimizers = {
   SGD = {lr = 0.1, weight_decay = 0.1}, Momentum = {lr = 0.1, momentum = 0.9},

@@ -2,6 +2,7 @@
 
 local cjson = require 'cjson'
 local rp = require 'reprise'
+local fails = require 'spec.support.fails'
 local run = require 'spec.support.run'
 
 local path
@@ -17,15 +18,6 @@ local function write(text)
   local file = assert(io.open(path, 'w'))
   file:write(text)
   file:close()
-end
-
-local function refused(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, text in ipairs {...} do
-    assert(message:find(text, 1, true), ('the message lacks "%s": %s'):format(text, message))
-  end
-  assert(message:find 'profile_spec.lua:%d+:', 'not at the caller: ' .. message)
 end
 
 -- A profile of the loss' step that says `nanoseconds(i, node)` of each node.
@@ -191,7 +183,7 @@ describe('a profile', function()
   it('of another model is refused with what differs', function()
     write_profile(run.model('mlp').loss(), function() return 1000 end)
     profile = rp.profile(path)
-    refused(function() made.loss():backward() end, '[profile] ' .. path,
+    fails(function() made.loss():backward() end, '[profile] ' .. path,
       'is a profile of another model or size: its node 1 is linear f32 8x16',
       "this one's is embedding f32", 'in gpt.tokens', 'a run will write')
     for _, p in ipairs(made.parameters) do assert.is_nil(p.grad) end
@@ -205,7 +197,7 @@ describe('a profile', function()
     table.remove(object.nodes)
     write(cjson.encode(object))
     profile = rp.profile(path)
-    refused(function() made.loss():plan() end, 'it has ' .. #object.nodes .. ' nodes',
+    fails(function() made.loss():plan() end, 'it has ' .. #object.nodes .. ' nodes',
       ('this one has %d'):format(#object.nodes + 1))
   end)
 
@@ -214,26 +206,26 @@ describe('a profile', function()
       write(text)
       return function() profile = rp.profile(path) end
     end
-    refused(reading '', '[profile] ' .. path, 'damaged', 'no JSON')
-    refused(reading '{"reprise_profile":1,"nodes":[', 'damaged', 'no JSON')
-    refused(reading '[1, 2]', 'no profile of this version')
-    refused(reading '{"reprise_profile":2}', 'no profile of this version')
-    refused(reading '{"reprise_profile":1,"steps":5,"threads":1}', 'lists no nodes')
-    refused(reading '{"reprise_profile":1,"steps":5,"threads":1,"nodes":[{"node":"x"}]}',
+    fails(reading '', '[profile] ' .. path, 'damaged', 'no JSON')
+    fails(reading '{"reprise_profile":1,"nodes":[', 'damaged', 'no JSON')
+    fails(reading '[1, 2]', 'no profile of this version')
+    fails(reading '{"reprise_profile":2}', 'no profile of this version')
+    fails(reading '{"reprise_profile":1,"steps":5,"threads":1}', 'lists no nodes')
+    fails(reading '{"reprise_profile":1,"steps":5,"threads":1,"nodes":[{"node":"x"}]}',
       'node 1', 'no nanoseconds')
-    refused(reading ('{"reprise_profile":1,"steps":5,"threads":1,' ..
+    fails(reading ('{"reprise_profile":1,"steps":5,"threads":1,' ..
       '"nodes":[{"node":"x","nanoseconds":-1}]}'), 'node 1')
-    refused(function() rp.profile() end, 'a file\'s name is wanted, not nil')
-    refused(function() rp.profile '/' end, '/ cannot be read')
-    refused(function() rp.profile(path .. '/none/x') end, 'cannot be written')
+    fails(function() rp.profile() end, 'a file\'s name is wanted, not nil')
+    fails(function() rp.profile '/' end, '/ cannot be read')
+    fails(function() rp.profile(path .. '/none/x') end, 'cannot be written')
   end)
 
   it('is not taken beside a trace', function()
     local trace = rp.trace()
-    refused(function() rp.profile(path) end, 'being taken already')
+    fails(function() rp.profile(path) end, 'being taken already')
     trace:stop()
     profile = rp.profile(path)
-    refused(function() rp.trace() end, 'a profile is being taken')
+    fails(function() rp.trace() end, 'a profile is being taken')
   end)
 end)
 

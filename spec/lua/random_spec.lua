@@ -137,6 +137,20 @@ for _, dtype in ipairs {'f32', 'f64'} do
   end)
 end
 
+describe('random ops in bf16', function()
+  it('round what is drawn in f32', function()
+    for _, name in ipairs {'rand', 'randn'} do
+      rp.manual_seed(7)
+      local x = rp[name](3, 5, {dtype = 'bf16', requires_grad = true})
+      assert.equal('bf16', x.dtype)
+      assert.is_true(x.requires_grad)
+      rp.manual_seed(7)
+      local want = rp[name](3, 5):to 'bf16'
+      assert.is_nil(raw.bit_difference(raw.read(x.ptr), raw.read(want.ptr)))
+    end
+  end)
+end)
+
 describe('randint', function()
   for _, dtype in ipairs {'i32', 'i64'} do
     it('is uniform over low .. high - 1 in ' .. dtype, function()

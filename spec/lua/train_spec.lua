@@ -249,7 +249,7 @@ describe('train.lua', function()
       assert.is_true(plan.peak_bytes <= math.ceil(peak / 1024) * 1024)
       local refused = run(TINY .. '--ckpt greedy=1KiB --plan')
       assert.is_false(refused.ok)
-      assert.is_truthy(refused.err:find('^train.lua: %-%-ckpt greedy=1KiB: budget 0.0 MiB '))
+      assert.is_truthy(refused.err:find('^train.lua: %-%-ckpt greedy=1KiB: budget 1.0 KiB '))
     end)
 
     it('is one JSON object with --json', function()

@@ -2,20 +2,10 @@
 -- same again. That a lying op is caught is spec/core/watch_test.c's.
 
 local rp = require 'reprise'
+local fails = require 'spec.support.fails'
 local run = require 'spec.support.run'
 local models = require 'spec.support.models'
 local nn = rp.nn
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert(not ok, 'no error')
-  for _, text in ipairs {...} do
-    if not message:find(text, 1, true) then
-      error(('the message lacks "%s": %s'):format(text, message), 2)
-    end
-  end
-  return message
-end
 
 local function off()
   rp.detect_anomaly(false)

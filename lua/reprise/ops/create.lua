@@ -43,16 +43,24 @@ local function filled_like(where, x, value, options)
   return finished(record.one(expand_op, scalar, record.put_dims(x)), options)
 end
 
---- Draws of a random op with `first` and further leading attributes.
+local cast_op = record.op 'cast'
+
+--- Draws of a random op with `first` and further leading attributes; bf16 is
+-- drawn in f32 and rounded.
 local function drawn(op, code, sizes, options, ...)
-  ints[0] = code
+  local narrow = code == C.RP_BF16
+  ints[0] = narrow and C.RP_F32 or code
   local at = 1
   for i = 1, select('#', ...) do
     ints[at] = (select(i, ...))
     at = at + 1
   end
-  local n = record.put_sizes(sizes, at)
-  return finished(record.many(op, sizes, 0, n), options)
+  local recipe = record.many(op, sizes, 0, record.put_sizes(sizes, at))
+  if narrow then
+    ints[0] = code
+    recipe = record.one(cast_op, recipe, 1)
+  end
+  return finished(recipe, options)
 end
 
 local function random(name)

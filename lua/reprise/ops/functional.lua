@@ -163,8 +163,12 @@ local function attention_settings(options, width, where)
   end
   local mask = options.mask or options.attn_mask
   if mask ~= nil then pointer(mask, where) end
+  local causal = options.is_causal or options.causal or false
+  if type(causal) ~= 'boolean' then
+    failure.raise('[%s] is_causal is true or false, not %s', where, tostring(causal))
+  end
   return {
-    mask = mask, causal = options.is_causal or options.causal or false,
+    mask = mask, causal = causal,
     scale = arguments.number(options.scale or 1 / math.sqrt(width), where,
       'scale'),
     dropout = p,
@@ -180,16 +184,22 @@ local function is_bool(mask)
   return mask == nil or C.rp_tensor_type(mask.ptr).dtype == C.RP_BOOL
 end
 
+--- bf16 as f32, for the softmax.
+local function wide(x)
+  return x and x.dtype == 'bf16' and x:to 'f32' or x
+end
+
 --- Attention by way of its weights: for numbers added to the scores, and for
 -- more than two leading dims.
 local function composite_attention(q, k, v, o)
-  local scores = functional.matmul(q, shape.transpose(k, -2, -1))
-  local scale, mask = o.scale, o.mask
+  local scores = wide(functional.matmul(q, shape.transpose(k, -2, -1)))
+  local scale, mask = o.scale, wide(o.mask)
   if not is_bool(mask) then scores, scale, mask = scores * scale + mask, 1, nil end
-  local weights = functional.scaled_masked_softmax(scores, {
+  local weights = functional.dropout(functional.scaled_masked_softmax(scores, {
     mask = mask, causal = o.causal, scale = scale,
-  })
-  return functional.matmul(functional.dropout(weights, o.dropout), v)
+  }), o.dropout)
+  if v.dtype == 'bf16' then weights = weights:to 'bf16' end
+  return functional.matmul(weights, v)
 end
 
 --- The sizes of x:(..., T, D) as (batch, heads, T, D).
@@ -199,7 +209,13 @@ local function four(x)
     size_of(x, rank - 2), size_of(x, rank - 1)
 end
 
-local function wider(a, b) return a == 1 and b or a end
+--- The common size of a leading dim: 1 is repeated.
+local function broadcast(a, b, what, where)
+  if a ~= 1 and b ~= 1 and a ~= b then
+    failure.raise('[%s] %s differ: %d and %d; only 1 is repeated', where, what, a, b)
+  end
+  return a == 1 and b or a
+end
 
 --- x:(..., T, D) as (batch, heads, T, D), a view.
 local function as_four(x, batch, heads)
@@ -233,7 +249,8 @@ function functional.scaled_dot_product_attention(q, k, v, options)
   local batch, heads, length = four(q)
   for _, x in ipairs {k, v} do
     local b, h = four(x)
-    batch, heads = wider(batch, b), wider(heads, h)
+    batch = broadcast(batch, b, 'batch sizes', where)
+    heads = broadcast(heads, h, 'numbers of heads', where)
   end
   q, k, v = as_four(q, batch, heads), as_four(k, batch, heads),
     as_four(v, batch, heads)

@@ -31,8 +31,13 @@ local function put_attributes(options, where)
     failure.raise("[%s] reduction is 'mean', 'sum' or 'none', not '%s'", where,
       tostring(options.reduction))
   end
-  ints[0] = arguments.number(options.ignore_index or -100, where,
+  local ignored = arguments.number(options.ignore_index or -100, where,
     'ignore_index')
+  if not (ignored % 1 == 0 and math.abs(ignored) <= 2 ^ 53) then
+    failure.raise('[%s] ignore_index is a label, a whole number, not %g', where,
+      ignored)
+  end
+  ints[0] = ignored
   ints[1] = code
   return code
 end

@@ -78,6 +78,7 @@ end
 ---@return string
 function units.percent(share)
   if share > 0 and share < 0.005 then return '<1 %' end
+  if share < 0 and share > -0.005 then share = 0 end -- no "-0 %"
   return ('%.0f %%'):format(share * 100)
 end
 
