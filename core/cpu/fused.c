@@ -60,6 +60,8 @@ static void make_grid(fused *f, const rp_kernel_args *args) {
   while (f->split > 0 && f->inner * f->dims[f->split] <= RP_TILE)
     f->inner *= f->dims[f->split--];
   f->piece = RP_TILE / (f->inner ? f->inner : 1);
+  if (f->piece > f->dims[f->split]) f->piece = f->dims[f->split];
+  if (f->piece < 1) f->piece = 1;
   f->pieces = (f->dims[f->split] + f->piece - 1) / f->piece;
   f->tiles = f->pieces;
   for (int d = 0; d < f->split; d++) f->tiles *= f->dims[d];
