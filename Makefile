@@ -10,7 +10,8 @@ PACKAGES = gcc libc6-dev make cmake luajit libluajit-5.1-dev lua-busted lua-cjso
   lua-argparse lua-check lua-filesystem luarocks libdnnl-dev \
   libopenblas-openmp-dev libcmocka-dev dataset-fashion-mnist
 
-.PHONY: all deps train calibrate test test-long test-asan bench format clean
+.PHONY: all deps train calibrate test test-long test-asan bench bench-readme \
+  bench-all format clean
 
 all:
 	cmake -S . -B build
@@ -46,8 +47,21 @@ test-asan:
 	ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  ctest --test-dir build-asan --output-on-failure
 
+# Ours and PyTorch's side by side, about a quarter of an hour: tables and
+# pictures in bench/results. PYTHON=... names the Python that has a PyTorch,
+# BENCH='--seconds 120' takes more repeats.
 bench: all
-	for file in bench/*.lua; do luajit $$file || exit 1; done
+	luajit bench/compare.lua $(BENCH)
+
+# The README's figures from bench/results.
+bench-readme:
+	luajit bench/report.lua --readme README.md
+
+# Every other benchmark too.
+bench-all: bench
+	for name in gpt ops shares overhead predict watch savings planner/gap \
+	  planner/speed; do \
+	  echo; echo "bench/$$name.lua"; luajit bench/$$name.lua || exit 1; done
 
 format:
 	find core spec -name '*.[ch]' | xargs clang-format -i

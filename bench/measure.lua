@@ -11,11 +11,14 @@ ffi.cdef [[
 struct rp_bench_time { long seconds, nanoseconds; };
 int rp_bench_clock(int clock, struct rp_bench_time *out)
   __asm__("clock_gettime");
+void (*signal(int number, void (*handler)(int)))(int);
 ]]
+
+local SIGPIPE, SIG_IGN = 13, 1
 
 local measure = {}
 
-local here = (arg and arg[0] or ''):match '^(.*/)[^/]*$' or './'
+local here = debug.getinfo(1, 'S').source:match '^@(.*/)[^/]*$' or './'
 measure.root = here .. '../'
 package.path = measure.root .. 'lua/?.lua;' .. measure.root ..
   'lua/?/init.lua;' .. measure.root .. '?.lua;' .. package.path
@@ -109,46 +112,70 @@ function measure.options(defaults)
   return options
 end
 
--- ---- the peer ---------------------------------------------------------------------
+-- ---- processes --------------------------------------------------------------------
 
-local Peer = {}
-Peer.__index = Peer
+local Process = {}
+Process.__index = Process
 
---- Sends one request and returns the answer as a table.
-function Peer:ask(verb, what)
+--- Sends one request and returns the answer as a table; what the other side
+-- could not do is an error.
+function Process:ask(verb, what)
   local json = require 'cjson'
   if type(what) == 'table' then what = json.encode(what) end
   self.input:write(verb, ' ', what or '', '\n')
   self.input:flush()
   local line = self.output:read '*l'
-  if not line then error('the peer ended; see its message above', 0) end
-  return json.decode(line)
+  if not line then error(self.name .. ' ended; see its message above', 0) end
+  local answer = json.decode(line)
+  if answer.error then error(answer.error, 0) end
+  return answer
 end
 
-function Peer:close()
+function Process:close()
   self.input:close()
   self.output:close()
 end
 
---- Starts the peer, or returns nil and says why there is none.
-function measure.peer(threads)
-  local python = os.getenv 'PYTHON' or 'python3'
-  local probe = os.execute(python .. " -c 'import torch' 2>/dev/null")
-  if probe ~= 0 and probe ~= true then
-    print(('no PyTorch under %s: ours alone (PYTHON=... names another)')
-      :format(python))
-    return nil
-  end
+--- Starts a command that answers a line of JSON for each line it is sent, and
+-- waits for its first. Where that does not come: nil.
+function measure.process(name, command)
+  -- Writing to a process that has ended is an error there, not our end.
+  ffi.C.signal(SIGPIPE, ffi.cast('void (*)(int)', SIG_IGN))
   local pipe = os.tmpname()
   os.remove(pipe)
   assert(os.execute('mkfifo ' .. pipe) == 0, 'mkfifo failed')
-  local output = io.popen(('%s %sbench/peer.py %d < %s')
-    :format(python, measure.root, threads, pipe), 'r')
-  local input = assert(io.open(pipe, 'w'))
+  local output = io.popen(('%s < %s'):format(command, pipe), 'r')
+  -- 'e': a process started later must not hold this one's end open.
+  local input = assert(io.open(pipe, 'we'))
   os.remove(pipe)
-  local peer = setmetatable({input = input, output = output}, Peer)
-  local hello = require('cjson').decode(output:read '*l')
-  print(('peer: PyTorch %s, %d threads'):format(hello.torch, hello.threads))
+  local process = setmetatable({name = name, input = input, output = output},
+    Process)
+  local line = output:read '*l'
+  if not line then process:close() return nil end
+  process.hello = require('cjson').decode(line)
+  return process
+end
+
+--- The interpreter that has a PyTorch, or nil and why there is none.
+function measure.python()
+  local python = os.getenv 'PYTHON' or 'python3'
+  local probe = os.execute(python .. " -c 'import torch' 2>/dev/null")
+  if probe == 0 or probe == true then return python end
+  return nil, ('no PyTorch under %s: ours alone (PYTHON=... names another)')
+    :format(python)
+end
+
+--- Starts the peer, or returns nil and says why there is none.
+function measure.peer(threads)
+  local python, reason = measure.python()
+  if not python then
+    print(reason)
+    return nil
+  end
+  local peer = assert(measure.process('the peer', ('%s %sbench/peer.py %d')
+    :format(python, measure.root, threads)), 'the peer did not start')
+  print(('peer: PyTorch %s, %d threads'):format(peer.hello.torch,
+    peer.hello.threads))
   return peer
 end
 

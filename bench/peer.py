@@ -1,128 +1,88 @@
 """The peer's side of the benchmarks: PyTorch eager, as its users write it.
 
 Reads one request a line on standard input, answers one line of JSON each:
-    gpt {"name": "none", "layers": 6, ...}   builds a model and its optimizer
+    open {"name": "none", "kind": "gpt", "layers": 6, ...}   a model and its
+                       optimizer; kinds are gpt, mlp and resnet
     step NAME          one training step: {"seconds": s, "loss": l}
-    memory NAME        one step under the profiler: {"live_bytes": n}
+    memory NAME        one step under the profiler: {"live_bytes": n,
+                       "persistent_bytes": n}
+    drop NAME          frees it
     op {"name": ..., "shapes": ..., "repeat": n}   {"seconds": median}
 """
 import json
+import os
 import statistics
 import sys
 import time
 
-import torch
-from torch import nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+# The profiler announces its start and end.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+import peer_models  # noqa: E402
 
 
-class Attention(nn.Module):
-    def __init__(self, width, heads, dropout):
-        super().__init__()
-        self.heads, self.p = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x):
-        batch, time_, width = x.shape
-        q, k, v = self.qkv(x).split(width, dim=2)
-
-        def split(t):
-            shape = (batch, time_, self.heads, width // self.heads)
-            return t.view(shape).transpose(1, 2)
-
-        y = F.scaled_dot_product_attention(
-            split(q), split(k), split(v), is_causal=True,
-            dropout_p=self.p if self.training else 0.0)
-        y = y.transpose(1, 2).contiguous().view(batch, time_, width)
-        return self.dropout(self.proj(y))
-
-
-class Block(nn.Module):
-    def __init__(self, width, heads, dropout, attention_again):
-        super().__init__()
-        self.attention_again = attention_again
-        self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads, dropout)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"),
-            nn.Linear(4 * width, width), nn.Dropout(dropout))
-
-    def attend(self, x):
-        return self.attention(self.norm1(x))
-
-    def forward(self, x):
-        if self.attention_again:
-            h = checkpoint(self.attend, x, use_reentrant=False)
-        else:
-            h = self.attend(x)
-        x = x + h
-        return x + self.mlp(self.norm2(x))
-
-
-class GPT(nn.Module):
-    """GPT-2: pre-norm, learned positions, tanh GELU, tied head. `ckpt` is
-    none, every=N (layers 1, 1+N, ... recomputed) or attention."""
-
-    def __init__(self, vocabulary, seq, layers, heads, width, dropout, ckpt):
-        super().__init__()
-        self.token = nn.Embedding(vocabulary, width)
-        self.position = nn.Embedding(seq, width)
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, dropout, ckpt == "attention")
-            for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocabulary, bias=False)
-        self.head.weight = self.token.weight
-        self.every = int(ckpt[6:]) if ckpt.startswith("every=") else 0
-
-        def init(module):
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        self.apply(init)
-
-    def forward(self, ids):
-        positions = torch.arange(ids.shape[1])
-        x = self.dropout(self.token(ids) + self.position(positions))
-        for i, block in enumerate(self.blocks):
-            if self.every and i % self.every == 0:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        return self.head(self.norm(x))
+def build(o):
+    """The model of a request, one batch of inputs and one of labels."""
+    kind = o.get("kind", "gpt")
+    if kind == "gpt":
+        model = peer_models.GPT(
+            o["vocabulary"], o["seq"], o["layers"], o["heads"], o["width"],
+            o["dropout"], o["ckpt"])
+        shape = (o["batch"], o["seq"])
+        return (model, torch.randint(0, o["vocabulary"], shape),
+                torch.randint(0, o["vocabulary"], shape))
+    labels = torch.randint(0, o["classes"], (o["batch"],))
+    if kind == "mlp":
+        model = peer_models.MLP(o["inputs"], o["width"], o["layers"],
+                                o["classes"], o["dropout"], o["ckpt"])
+        return model, torch.randn(o["batch"], o["inputs"]), labels
+    model = peer_models.ResNet(o["channels"], o["width"], o["layers"],
+                               o["classes"], o["ckpt"])
+    images = torch.randn(o["batch"], o["channels"], o["size"], o["size"])
+    if o.get("channels_last"):
+        model = model.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+    return model, images, labels
 
 
 class Trainer:
     def __init__(self, o):
         torch.manual_seed(1)
-        self.model = GPT(o["vocabulary"], o["seq"], o["layers"], o["heads"],
-                         o["width"], o["dropout"], o["ckpt"])
+        self.model, self.inputs, self.labels = build(o)
         matrices = [p for p in self.model.parameters() if p.dim() >= 2]
         vectors = [p for p in self.model.parameters() if p.dim() < 2]
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": 0.1},
              {"params": vectors, "weight_decay": 0.0}],
-            lr=1e-3, betas=(0.9, 0.95))
+            lr=1e-3, betas=(0.9, 0.95), fused=True)
         self.mixed = o.get("dtype") == "bf16"
-        shape = (o["batch"], o["seq"])
-        self.inputs = torch.randint(0, o["vocabulary"], shape)
-        self.labels = torch.randint(0, o["vocabulary"], shape)
+        self.run = torch.compile(self.model) if o.get("compile") \
+            else self.model
+
+    def loss(self):
+        # A function, so that nothing holds the logits during backward.
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+            logits = self.run(self.inputs)
+            return F.cross_entropy(logits.view(-1, logits.shape[-1]),
+                                   self.labels.view(-1))
 
     def step(self):
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
-            logits = self.model(self.inputs)
-            loss = F.cross_entropy(logits.view(-1, logits.shape[-1]),
-                                   self.labels.view(-1))
+        loss = self.loss()
         loss.backward()
         self.optimizer.step()
         return loss.item()
+
+    def persistent_bytes(self):
+        """Parameters, buffers and optimizer state, once a step has run."""
+        held = list(self.model.parameters()) + list(self.model.buffers())
+        for state in self.optimizer.state.values():
+            held += [t for t in state.values() if torch.is_tensor(t)]
+        return sum(t.numel() * t.element_size() for t in held)
 
 
 def live_bytes(trainer):
@@ -230,6 +190,27 @@ def op_seconds(o):
     return statistics.median(times)
 
 
+def answer_to(verb, rest, trainers):
+    if verb in ("open", "gpt"):
+        o = json.loads(rest)
+        trainers[o["name"]] = trainer = Trainer(o)
+        return {"parameters": sum(p.numel() for p in
+                                  trainer.model.parameters())}
+    if verb == "step":
+        start = time.perf_counter()
+        loss = trainers[rest].step()
+        return {"seconds": time.perf_counter() - start, "loss": loss}
+    if verb == "memory":
+        return {"live_bytes": live_bytes(trainers[rest]),
+                "persistent_bytes": trainers[rest].persistent_bytes()}
+    if verb == "drop":
+        del trainers[rest]
+        return {}
+    if verb == "op":
+        return {"seconds": op_seconds(json.loads(rest))}
+    return {"error": "unknown request " + verb}
+
+
 def main():
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
     trainers = {}
@@ -237,24 +218,10 @@ def main():
                       "threads": torch.get_num_threads()}), flush=True)
     for line in sys.stdin:
         verb, _, rest = line.strip().partition(" ")
-        if verb == "gpt":
-            o = json.loads(rest)
-            trainers[o["name"]] = trainer = Trainer(o)
-            answer = {"parameters": sum(p.numel() for p in
-                                        trainer.model.parameters())}
-        elif verb == "step":
-            start = time.perf_counter()
-            loss = trainers[rest].step()
-            answer = {"seconds": time.perf_counter() - start, "loss": loss}
-        elif verb == "memory":
-            answer = {"live_bytes": live_bytes(trainers[rest])}
-        elif verb == "drop":
-            del trainers[rest]
-            answer = {}
-        elif verb == "op":
-            answer = {"seconds": op_seconds(json.loads(rest))}
-        else:
-            answer = {"error": "unknown request " + verb}
+        try:
+            answer = answer_to(verb, rest, trainers)
+        except (RuntimeError, MemoryError, AssertionError) as e:
+            answer = {"error": f"{type(e).__name__}: {e}".splitlines()[0]}
         print(json.dumps(answer), flush=True)
 
 

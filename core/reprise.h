@@ -91,8 +91,8 @@ bool rp_grad_enable(rp_context *ctx, bool on);
    what is sensitive to rounding takes f32. Returns the previous setting. */
 bool rp_autocast(rp_context *ctx, bool on);
 
-/* Whether programs planned from here on fuse elementwise ops (on at first);
-   returns the previous setting. Values are the same, to the last bit. A program
+/* Whether programs planned from here on fuse elementwise ops, and leave out
+   products with the constant 1 (on at first); returns the previous setting. Values are the same, to the last bit. A program
    that is watched (the next two) fuses nothing: each op is looked at. */
 bool rp_fusion_enable(rp_context *ctx, bool on);
 

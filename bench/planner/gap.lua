@@ -14,7 +14,9 @@ package.path = root .. 'lua/?.lua;' .. root .. 'lua/?/init.lua;' .. root ..
 
 local cjson = require 'cjson'
 local json = require 'reprise.report.json'
+local rp = require 'reprise'
 local graphs = require 'bench.planner.graphs'
+local failure = require 'reprise.failure'
 
 --- The nodes in the order in which `none` runs them, as checkmate.py reads
 -- them: bytes in the arena, seconds, inputs by position, and which inputs'
@@ -52,15 +54,27 @@ local function node_table(plan, graph)
   return nodes
 end
 
---- {name, nodes, arena_bytes of none, front = {{arena_bytes, seconds}, ...}}
+--- A strategy that keeps all: nothing runs twice.
+local function keep_all(graph)
+  local keep = {}
+  for i = 1, graph.n_forward do keep[i] = i end
+  return {{first = 1, last = graph.n_forward, keep = keep}}
+end
+
+--- {name, nodes, arena_bytes with all kept, front = {{arena_bytes, seconds}, ...}}
+-- Each op is a node, as checkmate.py was given them: nothing is fused.
 local function describe(entry)
+  local fused, sink = rp.fusion(false), failure.sink
+  failure.sink = function() end -- that keeping all saves nothing
   local loss, found = entry.loss(), nil
-  local none = loss:plan {ckpt = 'none'}
+  local none = loss:plan {ckpt = keep_all}
   loss:plan {ckpt = function(graph)
     found = {front = graph.front(), nodes = node_table(none, graph),
              persistent_bytes = graph.persistent_bytes}
     return {}
   end}
+  rp.fusion(fused)
+  failure.sink = sink
   local front = {}
   for i, point in ipairs(found.front) do
     front[i] = {point.peak_bytes - found.persistent_bytes, point.seconds}

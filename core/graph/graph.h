@@ -40,7 +40,7 @@ typedef struct rp_graph_value {
   rp_type type;
   bool keep;
   bool target;
-  bool light; /* rp_graph_find_light */
+  bool light, unread; /* rp_graph_find_light */
 } rp_graph_value;
 
 typedef struct rp_graph_leaf {
@@ -106,10 +106,11 @@ rp_status rp_graph_split(rp_graph *graph, rp_context *ctx);
    else reads what is in between: ops recorded one after the other, of one
    layer and mark, whose values have one shape. Bits stay. */
 rp_status rp_graph_fuse(rp_graph *graph, rp_context *ctx);
-/* Marks the forward values that no strategy keeps unless it says so: those that
-   backward does not read, and those that a short chain of cheap ops makes
-   again from leaves and from what backward reads anyway (an activation's
-   output beside its input, a normalised value beside what was normalised). */
+/* Marks the forward values that no strategy keeps unless it says so. unread:
+   backward does not read them. light: it does, and a short chain of cheap ops
+   makes them again from leaves and from what backward reads anyway (an
+   activation's output beside its input, a normalised value beside what was
+   normalised). */
 rp_status rp_graph_find_light(rp_graph *graph, rp_context *ctx);
 /* What nodes that moved are called by: values' makers, origins, ranges.
    moved[i]: where old node i, or what took its place, is now; -1: gone. */

@@ -2,9 +2,9 @@
    cheap ops make them again from what it reads in any case. See
    rp_graph_find_light.
 
-   Invariant of the sweep: light[v] is decided for every value of an earlier
-   node, and a light value that backward reads is made by cheap ops alone from
-   leaves and from values that are not light. */
+   Invariant of the sweep: both marks are decided for every value of an earlier
+   node, and a light value is made by cheap ops alone from leaves and from
+   values that have neither mark. */
 #include "base/context.h"
 #include "graph/graph.h"
 
@@ -28,7 +28,8 @@ static double remake_bytes(const rp_graph *graph, int32_t v, double limit) {
   double bytes = node->bytes > 1 ? node->bytes : 1;
   for (int32_t k = 0; k < node->n_operands && bytes <= limit; k++) {
     const int32_t w = rp_graph_in(graph, node, k)->value;
-    if (w < 0 || !graph->values.at[w].light) continue;
+    if (w < 0 || !(graph->values.at[w].light || graph->values.at[w].unread))
+      continue;
     bytes += remake_bytes(graph, w, limit - bytes);
   }
   return bytes;
@@ -57,11 +58,10 @@ rp_status rp_graph_find_light(rp_graph *graph, rp_context *ctx) {
       const int32_t v = node->first_value + k;
       rp_graph_value *value = &graph->values.at[v];
       const double bytes = (double)rp_value_bytes(graph, v);
-      value->light =
-          !value->keep && !value->target &&
-          (!is_read[v] ||
-           (is_passed[v] && bytes >= LEAST &&
-            remake_bytes(graph, v, CHAIN * bytes) <= CHAIN * bytes));
+      const bool held = value->keep || value->target;
+      value->unread = !held && !is_read[v];
+      value->light = !held && is_read[v] && is_passed[v] && bytes >= LEAST &&
+                     remake_bytes(graph, v, CHAIN * bytes) <= CHAIN * bytes;
     }
   }
   rp_free(ctx, is_read, size);

@@ -160,7 +160,8 @@ static rp_status merge_nodes(rp_graph *graph, rp_context *ctx,
       if (in->value >= 0) in->value = replaced[in->value];
     }
     if (node->op->flags & (RP_RANDOM | RP_EFFECT)) continue;
-    const int32_t same = node->op->units ? passed_on(graph, i) : -1;
+    const int32_t same =
+        ctx->fuses && node->op->units ? passed_on(graph, i) : -1;
     if (same >= 0) {
       replaced[node->first_value] = same;
       continue;

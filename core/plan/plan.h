@@ -14,7 +14,7 @@
    v, -1 for a value that is kept: v's own segment, or the first outside of it
    where v is neither kept nor read by a forward node from outside.
    Forward nodes in no segment are covered by gaps, segments of our own that
-   drop their light values alone; they come last. */
+   drop their light values alone, whoever reads them; they come last. */
 typedef struct rp_tree {
   RP_ARRAY(rp_segment) segments; /* keep lists point into keeps */
   int32_t n_given;               /* segments that are no gaps */

@@ -5,7 +5,7 @@
    ancestors run again, in order. A restored value whose segment is being
    differentiated (it encloses the one that was asked for) stays until that
    segment's part of backward ends; the others, of segments only run through,
-   are dropped with the restore. What is in between is decided by liveness:
+   and light values on the way are dropped with the restore. What is in between is decided by liveness:
    a FREE follows each instance's last read.
 
    Invariant while RUNs are emitted: now[v] is the instance that a reader of v
@@ -124,8 +124,11 @@ static rp_status restore(scheduler *s, int32_t v, int32_t reader) {
       const int32_t w = node->first_value + k;
       if (before[k] >= 0) continue;
       const int32_t segment = s->tree->effective[w];
+      const bool on_the_way = s->graph->values.at[w].light &&
+                              index != s->graph->values.at[v].node;
       const bool stays =
-          segment < 0 || rp_tree_encloses(s->tree, segment, asked);
+          segment < 0 ||
+          (rp_tree_encloses(s->tree, segment, asked) && !on_the_way);
       const int32_t end = segment < 0 ? INT32_MAX : s->part_end[segment];
       s->until[w] = end > reader ? end : reader;
       if (!stays && !push(s, &s->passing, w)) status = RP_NOMEM;

@@ -189,7 +189,8 @@ static void find_effective(rp_tree *tree, const rp_graph *graph) {
     tree->effective[v] = -1;
     if (value->node < 0 || value->node >= graph->n_forward) continue;
     const int32_t segment = tree->innermost[value->node];
-    const bool dropped = segment < tree->n_given || value->light;
+    const bool dropped =
+        segment < tree->n_given || value->light || value->unread;
     if (dropped && !value->keep && !value->target)
       tree->effective[v] = segment;
   }
@@ -199,13 +200,15 @@ static void find_effective(rp_tree *tree, const rp_graph *graph) {
            keeps_node(&tree->segments.at[*segment], graph->values.at[v].node))
       *segment = tree->segments.at[*segment].parent;
   }
-  /* A forward reader outside moves the value out to where both are. */
+  /* A forward reader outside moves the value out to where both are; a light one
+     of a gap is made again for it, like for any other. */
   for (int32_t i = 0; i < graph->n_forward; i++) {
     const rp_graph_node *node = &graph->nodes.at[i];
     for (int32_t k = 0; k < node->n_operands; k++) {
       const int32_t v = rp_graph_in(graph, node, k)->value;
       if (v < 0) continue;
       int32_t *segment = &tree->effective[v];
+      if (*segment >= tree->n_given && graph->values.at[v].light) continue;
       while (*segment >= 0 && i > tree->segments.at[*segment].last)
         *segment = tree->segments.at[*segment].parent;
     }

@@ -184,8 +184,8 @@ describe('a profile', function()
     local want = gradients 'none'
     write_profile(made.loss(), function(i) return i % 7 * 1000 end)
     profile = rp.profile(path)
-    assert.same(want, gradients 'budget=70%')
-    assert.same(want, gradients 'greedy=70%')
+    assert.same(want, gradients 'budget=90%')
+    assert.same(want, gradients 'greedy=90%')
   end)
 
   it('of another model is refused with what differs', function()
