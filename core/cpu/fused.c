@@ -31,6 +31,7 @@ typedef struct fused {
   int64_t piece, inner, pieces, tiles;
   int32_t slot[RP_PARTS], n_slots;
   int64_t slot_bytes;
+  int threads; /* that have slots */
 } fused;
 
 /* ---- the grid ---------------------------------------------------------------- */
@@ -59,6 +60,8 @@ static void make_grid(fused *f, const rp_kernel_args *args) {
   while (f->split > 0 && f->inner * f->dims[f->split] <= RP_TILE)
     f->inner *= f->dims[f->split--];
   f->piece = RP_TILE / (f->inner ? f->inner : 1);
+  if (f->piece > f->dims[f->split]) f->piece = f->dims[f->split];
+  if (f->piece < 1) f->piece = 1;
   f->pieces = (f->dims[f->split] + f->piece - 1) / f->piece;
   f->tiles = f->pieces;
   for (int d = 0; d < f->split; d++) f->tiles *= f->dims[d];
@@ -112,7 +115,9 @@ static rp_status prepare_fused(const rp_kernel_args *args, void **state,
   }
   make_grid(f, args);
   assign_slots(f);
-  *workspace_bytes = omp_get_max_threads() * f->n_slots * f->slot_bytes;
+  f->threads = rp_worth(rp_type_count(&args->out->type)) ? omp_get_max_threads()
+                                                         : 1;
+  *workspace_bytes = f->threads * f->n_slots * f->slot_bytes;
   return RP_OK;
 }
 
@@ -191,8 +196,7 @@ static rp_status run_fused(const rp_kernel_args *args) {
   const fused *f = args->state;
   const int64_t thread_bytes = f->n_slots * f->slot_bytes;
   rp_status failure = RP_OK;
-#pragma omp parallel for schedule(static) \
-    if (rp_worth(rp_type_count(&args->out->type)))
+#pragma omp parallel for schedule(static) num_threads(f->threads)
   for (int64_t t = 0; t < f->tiles; t++) {
     char *slots = (char *)args->workspace + omp_get_thread_num() * thread_bytes;
     const rp_status status = run_tile(f, args, t, slots);

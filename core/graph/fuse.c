@@ -187,11 +187,13 @@ static int32_t group_of(const rp_graph *graph, const int32_t *readers,
   return first;
 }
 
+/* moved[i] < 0: its group's root, the next that stays, stands for it. */
 static void drop_fused(rp_graph *graph, int32_t *moved) {
   int32_t n = 0, n_forward = 0;
   for (int32_t i = 0; i < graph->nodes.n; i++) {
-    if (moved[i] < 0) continue;
+    const bool stays = moved[i] >= 0;
     moved[i] = n;
+    if (!stays) continue;
     graph->nodes.at[n++] = graph->nodes.at[i];
     if (i < graph->n_forward) n_forward = n;
   }

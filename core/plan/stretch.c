@@ -230,6 +230,7 @@ static rp_status add_options(rp_stretch *s, const rp_plan *plan,
 static rp_status backward_bytes(rp_stretches *all, const rp_plan *plan) {
   rp_context *ctx = plan->ctx;
   const rp_graph *graph = &plan->graph;
+  if (all->n == 0) return RP_OK; /* a loss that backward makes, and no more */
   rp_tree tree = {0};
   rp_program program = {0};
   rp_status status = rp_tree_build(&tree, ctx, graph, NULL, 0);

@@ -232,6 +232,17 @@ describe('a plan of single values', function()
 end)
 
 describe('a budget', function()
+  it('is planned for a loss that the backward pass makes, with no forward pass', function()
+    local x = rp.randn(64, 32):run()
+    local w = rp.nn.Parameter(rp.randn(100, 32))
+    local labels = rp.randint(0, 100, {64}):run()
+    local function plan(spec)
+      return rp.linear_cross_entropy(x, w, labels):plan {ckpt = spec}
+    end
+    assert.equal(0, plan('none'):graph().n_forward)
+    assert.equal(plan('none').peak_bytes, plan('budget=min').peak_bytes)
+  end)
+
   it('is a share of what none needs above the persistent bytes', function()
     local loss = run.model('mlp').loss()
     local none = loss:plan {ckpt = 'none'}

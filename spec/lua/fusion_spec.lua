@@ -160,6 +160,39 @@ describe('fusion', function()
     assert.is_truthy(table.concat(ops_of(plan), ' '):find('tanh exp', 1, true))
   end)
 
+  it('needs tiles no larger than the values', function()
+    local x = rp.randn(4, 8):run()
+    -- Two values of 128 bytes, and one that lives beside another in a tile.
+    local plan = plan_of((((x * 2):tanh() + x):exp() - 1):sum())
+    assert.is_true(plan.live_bytes <= 4 * 128)
+  end)
+
+  it('leaves gradients where their forward op went', function()
+    local h = rp.randn(32, 64):run()
+    for i = 1, 4 do
+      local x, s, w = h, nn.Parameter(rp.randn(64)), nn.Parameter(rp.randn(64, 64))
+      h = rp.layer('l' .. i, function() -- begins with a chain
+        return rp.matmul(((x * s + 0.5) * x):tanh():sin(), w):gelu()
+      end)()
+    end
+    local plan = h:square():sum():plan {ckpt = 'every=1'}
+    local replays = {}
+    for _, at in ipairs(plan:instructions()) do
+      if at.run and at.replay then replays[at.run] = (replays[at.run] or 0) + 1 end
+    end
+    for node, n in pairs(replays) do
+      assert.equal(1, n, plan:graph().nodes[node].op .. ' is replayed')
+    end
+  end)
+
+  it('tells a strategy what is random', function()
+    local x = rp.randn(64, 64):run()
+    local plan = plan_of((rp.dropout(x, 0.5) + x):exp():sum())
+    assert.same({'dropout+add+exp', 'sum'}, ops_of(plan))
+    assert.is_true(plan:graph().nodes[1].random)
+    assert.is_false(plan:graph().nodes[2].random)
+  end)
+
   it('lets the output take an operand\'s place where every part has read it', function()
     local x = rp.randn(64, 64):run()
     local w = rp.randn(64, 64):run()
