@@ -138,6 +138,13 @@ describe('fusion', function()
     assert.is_true(apart.live_bytes >= value)
   end)
 
+  it('calls a node by all its ops', function()
+    local x = rp.randn(8):run()
+    local plan = plan_of(x:reciprocal():reciprocal():reciprocal():reciprocal()
+      :reciprocal():reciprocal():reciprocal():reciprocal():sum())
+    assert.same({('reciprocal+'):rep(8):sub(1, -2), 'sum'}, ops_of(plan))
+  end)
+
   it('stops at what others read, at layers, marks, results and kept values', function()
     local function ops(fn) return table.concat(ops_of(plan_of(fn():sum())), ' ') end
     local x = rp.randn(32, 32):run()
