@@ -92,8 +92,9 @@ bool rp_grad_enable(rp_context *ctx, bool on);
 bool rp_autocast(rp_context *ctx, bool on);
 
 /* Whether programs planned from here on fuse elementwise ops, and leave out
-   products with the constant 1 (on at first); returns the previous setting. Values are the same, to the last bit. A program
-   that is watched (the next two) fuses nothing: each op is looked at. */
+   products with the constant 1 (on at first); returns the previous setting.
+   Values are the same, to the last bit. A program that is watched (the next
+   two) fuses nothing: each op is looked at. */
 bool rp_fusion_enable(rp_context *ctx, bool on);
 
 /* What makes a run fail: nothing, a NaN in a value just made, or an infinity

@@ -11,7 +11,7 @@
 /* CHAIN: how many bytes may be read and written again for each byte that need
    not be kept: about four elementwise ops in a row, less time than any product
    takes to make the value. LEAST: what is smaller is not worth an
-   instruction. */
+   instruction, and no instruction counts for less. */
 enum { CHAIN = 8, LEAST = 256 };
 
 static bool is_cheap(const rp_graph_node *node) {
@@ -25,7 +25,7 @@ static bool is_cheap(const rp_graph_node *node) {
 static double remake_bytes(const rp_graph *graph, int32_t v, double limit) {
   const rp_graph_node *node = &graph->nodes.at[graph->values.at[v].node];
   if (!is_cheap(node)) return limit + 1;
-  double bytes = node->bytes > 1 ? node->bytes : 1;
+  double bytes = node->bytes > LEAST ? node->bytes : LEAST;
   for (int32_t k = 0; k < node->n_operands && bytes <= limit; k++) {
     const int32_t w = rp_graph_in(graph, node, k)->value;
     if (w < 0 || !(graph->values.at[w].light || graph->values.at[w].unread))

@@ -153,7 +153,7 @@ typedef struct rp_part {
 typedef struct rp_fusion {
   int32_t n;
   rp_part parts[RP_PARTS];
-  char name[64]; /* "dropout+add" */
+  char name[RP_PARTS * 16]; /* "dropout+add" */
 } rp_fusion;
 
 extern const rp_op rp_op_fused;

@@ -5,8 +5,8 @@
    ancestors run again, in order. A restored value whose segment is being
    differentiated (it encloses the one that was asked for) stays until that
    segment's part of backward ends; the others, of segments only run through,
-   and light values on the way are dropped with the restore. What is in between is decided by liveness:
-   a FREE follows each instance's last read.
+   and light values on the way are dropped with the restore. What is in between
+   is decided by liveness: a FREE follows each instance's last read.
 
    Invariant while RUNs are emitted: now[v] is the instance that a reader of v
    would read, -1 when v must be restored first; until[v] is the last backward

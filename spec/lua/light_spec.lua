@@ -55,6 +55,20 @@ describe('light values', function()
   setup(run.quiet)
   teardown(run.loud)
 
+  it('are not made by more instructions than they are worth', function()
+    local before = rp.fusion(false)
+    local p = nn.Parameter(rp.randn(8, 8))
+    local function plan(length)
+      local a = rp.randn({}):run()
+      for _ = 1, length do a = a * 0.5 end
+      return ((p + a) * p):sum():plan {ckpt = 'none'}
+    end
+    -- 4 bytes each, that backward does not read: they would all run again.
+    local few, many = plan(0).n_replays, plan(20).n_replays
+    rp.fusion(before)
+    assert.same({1, 0}, {few, many})
+  end)
+
   it('of linear, relu, dropout leave one value a layer, not two', function()
     local _, loss = dropped(0.25)
     local light = loss():plan {ckpt = 'none'}
