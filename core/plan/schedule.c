@@ -5,8 +5,10 @@
    ancestors run again, in order. A restored value whose segment is being
    differentiated (it encloses the one that was asked for) stays until that
    segment's part of backward ends; the others, of segments only run through,
-   and light values on the way are dropped with the restore. What is in between
-   is decided by liveness: a FREE follows each instance's last read.
+   are dropped with the restore. So are light values on the way, where a costly
+   op runs again too and dwarfs them, and segments do not nest (revolve counts
+   their replays). What is in between is decided by liveness: a FREE follows
+   each instance's last read.
 
    Invariant while RUNs are emitted: now[v] is the instance that a reader of v
    would read, -1 when v must be restored first; until[v] is the last backward
@@ -23,6 +25,7 @@ typedef struct scheduler {
   rp_program *program;
   int32_t *now, *until;      /* by value */
   int32_t *part_end;         /* by segment: last node of its part */
+  bool is_nested;            /* a segment lies in another */
   int32_t *by_end, n_ended;  /* segments by part_end; how many are over */
   bool *wanted;              /* by node: in the restore being made */
   RP_ARRAY(int32_t) stack;   /* nodes to look at */
@@ -113,6 +116,9 @@ static rp_status restore(scheduler *s, int32_t v, int32_t reader) {
   rp_status status = find_missing(s, v);
   const int32_t asked = s->tree->effective[v];
   s->passing.n = 0;
+  bool has_costly = false;
+  for (int32_t i = 0; i < s->missing.n; i++)
+    has_costly |= (node_at(s, s->missing.at[i])->op->flags & RP_COSTLY) != 0;
   for (int32_t i = 0; i < s->missing.n && status == RP_OK; i++) {
     const int32_t index = s->missing.at[i];
     const rp_graph_node *node = node_at(s, index);
@@ -124,7 +130,8 @@ static rp_status restore(scheduler *s, int32_t v, int32_t reader) {
       const int32_t w = node->first_value + k;
       if (before[k] >= 0) continue;
       const int32_t segment = s->tree->effective[w];
-      const bool on_the_way = s->graph->values.at[w].light &&
+      const bool on_the_way = has_costly && !s->is_nested &&
+                              s->graph->values.at[w].light &&
                               index != s->graph->values.at[v].node;
       const bool stays =
           segment < 0 ||
@@ -440,6 +447,8 @@ rp_status rp_schedule_tree(rp_program *program, rp_context *ctx,
   rp_status status = scheduler_open(&s);
   for (int32_t i = 0; i < graph->n_forward && status == RP_OK; i++)
     if (!is_effect(&s, i)) status = emit_run(&s, i, false);
+  for (int32_t g = 0; g < tree->segments.n; g++)
+    s.is_nested |= tree->segments.at[g].parent >= 0;
   if (status == RP_OK) {
     find_parts(&s);
     for (int32_t v = 0; v < graph->values.n; v++)
