@@ -73,13 +73,17 @@ static int64_t persistent_bytes(const rp_plan *plan) {
   return info.persistent_bytes;
 }
 
+/* The peak that a plan of this time must stay below to be worth having. */
+static int64_t useful_bytes(const rp_front *front, double seconds) {
+  for (int32_t i = 0; i < front->points.n; i++)
+    if (front->points.at[i].seconds <= seconds)
+      return front->points.at[i].peak_bytes;
+  return INT64_MAX;
+}
+
 bool rp_front_beats(const rp_front *front, int64_t peak_bytes,
                     double seconds) {
-  for (int32_t i = 0; i < front->points.n; i++)
-    if (front->points.at[i].peak_bytes <= peak_bytes &&
-        front->points.at[i].seconds <= seconds)
-      return true;
-  return false;
+  return useful_bytes(front, seconds) <= peak_bytes;
 }
 
 static rp_status make_program(const rp_plan *plan, const rp_candidate *c,
@@ -95,14 +99,6 @@ static rp_status make_program(const rp_plan *plan, const rp_candidate *c,
     status = rp_schedule_tree(program, ctx, &plan->graph, &tree);
   rp_tree_free(&tree, ctx);
   return status;
-}
-
-/* The peak that a plan of this time must stay below to be worth having. */
-static int64_t useful_bytes(const rp_front *front, double seconds) {
-  for (int32_t i = 0; i < front->points.n; i++)
-    if (front->points.at[i].seconds <= seconds)
-      return front->points.at[i].peak_bytes;
-  return INT64_MAX;
 }
 
 /* Exact peak and time: schedule, layout; the layout only as far as it does
