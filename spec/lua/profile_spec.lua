@@ -3,22 +3,14 @@
 local cjson = require 'cjson'
 local rp = require 'reprise'
 local fails = require 'spec.support.fails'
+local files = require 'spec.support.files'
 local run = require 'spec.support.run'
 
 local path
 
-local function content(name)
-  local file = assert(io.open(name))
-  local text = file:read '*a'
-  file:close()
-  return text
-end
+local content = files.content
 
-local function write(text)
-  local file = assert(io.open(path, 'w'))
-  file:write(text)
-  file:close()
-end
+local function write(text) files.write(path, text) end
 
 -- A profile of the loss' step that says `nanoseconds(i, node)` of each node.
 local function write_profile(loss, nanoseconds, options)

@@ -3,24 +3,16 @@
 
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
+local files = require 'spec.support.files'
 local run = require 'spec.support.run'
 
 local C, ctx = binding.C, binding.ctx
 
 local folder, path
 
-local function content(name)
-  local file = assert(io.open(name))
-  local text = file:read '*a'
-  file:close()
-  return text
-end
+local content = files.content
 
-local function write(text)
-  local file = assert(io.open(path, 'w'))
-  file:write(text)
-  file:close()
-end
+local function write(text) files.write(path, text) end
 
 -- What a process prints that has these settings.
 local function process(environment, code)
