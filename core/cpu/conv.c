@@ -1,5 +1,6 @@
-/* Convolutions: f32 and bf16 by oneDNN; f64 as matrix products, an image and a group
-   at a time: the columns of `taps` are what the windows see.
+/* Convolutions: f32 and bf16 by oneDNN, in f32 those of 3x3 kernels by
+   Winograd where that is faster (winograd.c); f64 as matrix products, an image
+   and a group at a time: the columns of `taps` are what the windows see.
 
    In f64 items (images times groups) are dealt to a number of lanes that
    follows from the shape alone, each with a matrix of its own; inside of a
@@ -13,6 +14,7 @@
 #include "base/status.h"
 #include "cpu/dnnl.h"
 #include "cpu/parallel.h"
+#include "cpu/winograd.h"
 #include "graph/op.h"
 
 extern const rp_op rp_op_conv2d, rp_op_conv2d_grad_input,
@@ -51,14 +53,41 @@ static void fill_zero(const rp_array *out) {
 
 /* ---- f32, bf16 ---------------------------------------------------------------------- */
 
+/* One of the two. */
+typedef struct prepared {
+  rp_context *ctx;
+  rp_winograd *winograd;
+  rp_dnnl_conv *direct;
+} prepared;
+
+static void destroy_dnnl(void *state) {
+  prepared *p = state;
+  if (p == NULL) return;
+  rp_winograd_free(p->winograd);
+  rp_dnnl_conv_free(p->direct);
+  rp_free(p->ctx, p, sizeof *p);
+}
+
 static rp_status prepare_dnnl(const rp_kernel_args *args, rp_conv_kind kind,
                              void **state, int64_t *workspace_bytes) {
   const rp_conv c = shape_of(args, kind);
   *state = NULL;
   *workspace_bytes = 0;
   if (is_empty(&c)) return RP_OK;
-  *state = rp_dnnl_conv_new(args->ctx, &c, args->n_in > 2, workspace_bytes);
-  return *state ? RP_OK : rp_last_status(args->ctx);
+  prepared *p = rp_alloc(args->ctx, sizeof *p);
+  if (p == NULL) return RP_NOMEM;
+  p->ctx = args->ctx;
+  if (rp_winograd_suits(&c))
+    p->winograd = rp_winograd_new(args->ctx, &c, workspace_bytes);
+  else
+    p->direct = rp_dnnl_conv_new(args->ctx, &c, args->n_in > 2,
+                                 workspace_bytes);
+  if (p->winograd || p->direct) {
+    *state = p;
+    return RP_OK;
+  }
+  destroy_dnnl(p);
+  return rp_last_status(args->ctx);
 }
 
 static rp_status conv2d_prepare_dnnl(const rp_kernel_args *args, void **state,
@@ -82,9 +111,12 @@ static rp_status run_dnnl(const rp_kernel_args *args, void *x, void *w,
     fill_zero(&args->out[0]);
     return RP_OK;
   }
-  return rp_dnnl_conv_run(args->state, args->ctx, x, w, y,
-                          args->n_in > 2 ? args->in[2].data : NULL,
-                          args->workspace);
+  const prepared *p = args->state;
+  const float *bias = args->n_in > 2 ? args->in[2].data : NULL;
+  return p->winograd ? rp_winograd_run(p->winograd, args->ctx, x, w, y, bias,
+                                       args->workspace)
+                     : rp_dnnl_conv_run(p->direct, args->ctx, x, w, y, bias,
+                                        args->workspace);
 }
 
 static rp_status conv2d_dnnl(const rp_kernel_args *args) {
@@ -96,8 +128,6 @@ static rp_status grad_input_dnnl(const rp_kernel_args *args) {
 static rp_status grad_weight_dnnl(const rp_kernel_args *args) {
   return run_dnnl(args, args->in[1].data, args->out[0].data, args->in[0].data);
 }
-
-static void destroy_dnnl(void *state) { rp_dnnl_conv_free(state); }
 
 /* ---- f64: taps ------------------------------------------------------------------ */
 

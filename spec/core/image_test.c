@@ -12,8 +12,9 @@ typedef struct conv_case {
   int64_t n, in, out, groups, size[2], kernel[2], ints[6];
 } conv_case;
 
-/* The last two are rearranged in slices of the batch, and in parts of the
-   channels. */
+/* Of the last six the first two are rearranged in slices of the batch, and in
+   parts of the channels; the others are Winograd's, the last with a slice that
+   is short. */
 static const conv_case convs[] = {
     {2, 3, 4, 1, {5, 6}, {3, 3}, {1, 1, 0, 0, 1, 1}},
     {1, 1, 1, 1, {1, 1}, {1, 1}, {1, 1, 0, 0, 1, 1}},
@@ -24,6 +25,10 @@ static const conv_case convs[] = {
     {2, 3, 0, 1, {5, 6}, {3, 3}, {1, 1, 0, 0, 1, 1}},
     {9, 33, 35, 1, {32, 31}, {1, 1}, {1, 1, 0, 0, 1, 1}},
     {3, 260, 256, 1, {4, 4}, {3, 3}, {1, 1, 1, 1, 1, 1}},
+    {2, 32, 48, 1, {6, 9}, {3, 3}, {1, 1, 0, 0, 1, 1}},
+    {2, 48, 32, 1, {7, 4}, {3, 3}, {1, 1, 1, 2, 1, 1}},
+    {1, 32, 32, 1, {3, 3}, {3, 3}, {1, 1, 1, 1, 1, 1}},
+    {1, 32, 32, 1, {65, 70}, {3, 3}, {1, 1, 1, 1, 1, 1}},
 };
 enum { CONVS = sizeof convs / sizeof *convs };
 
@@ -86,19 +91,34 @@ static void assert_sums(const rp_array *got, const double *want,
   }
 }
 
-/* oneDNN may split work by threads: each count has values of its own. f64 has
-   one for all. */
-static void check_conv(call *c, const double *want, const double *size,
-                       const rp_array *bias, int64_t run) {
-  if (c->in[0].type.dtype == RP_F64) call_check(c);
+static bool is_winograd(const conv_case *c, rp_dtype dtype) {
+  static const int64_t plain[2] = {1, 1};
+  return dtype == RP_F32 && c->groups == 1 && c->kernel[0] == 3 &&
+         c->kernel[1] == 3 && c->in % 16 == 0 && c->out % 16 == 0 &&
+         c->in >= 32 && c->out >= 32 &&
+         memcmp(c->ints, plain, sizeof plain) == 0 &&
+         memcmp(c->ints + 4, plain, sizeof plain) == 0;
+}
+
+/* oneDNN may split work by threads: each count has values of its own. f64 and
+   Winograd have one for all; what the latter adds up are the tile's values,
+   not the element's alone. */
+static void check_conv(call *c, const double *want, double *size,
+                       const rp_array *bias, int64_t run, bool winograd) {
+  const bool one = winograd || c->in[0].type.dtype == RP_F64;
+  if (one) call_check(c);
   else c->over = -1;
+  double most = 0;
+  const int64_t n = winograd ? rp_type_count(&c->out[0].type) : 0;
+  for (int64_t i = 0; i < n; i++) most = fmax(most, size[i]);
+  for (int64_t i = 0; i < n; i++) size[i] = most;
   for (int threads = 1; threads < 4; threads++) {
-    if (c->in[0].type.dtype == RP_F64) call_free_outputs(c);
+    if (one) call_free_outputs(c);
     assert_int_equal(call_run(c, threads), RP_OK);
     assert_sums(&c->out[0], want, size, bias, run);
-    if (c->in[0].type.dtype == RP_F32) call_free_outputs(c);
+    if (!one) call_free_outputs(c);
   }
-  if (c->in[0].type.dtype == RP_F64) call_free_outputs(c);
+  if (one) call_free_outputs(c);
 }
 
 static void conv_run(const conv_case *c, rp_dtype dtype) {
@@ -118,19 +138,20 @@ static void conv_run(const conv_case *c, rp_dtype dtype) {
   p.dw = p.size_dx + nx, p.size_dw = p.dw + nw;
   each_product(c, add_product, &p);
 
+  const bool winograd = is_winograd(c, dtype);
   call k = {.op = "conv2d", .n_in = 3, .in = {x, w, b}, .n_ints = 7,
             .ctx = ctx};
   memcpy(k.ints, c->ints, sizeof c->ints);
   k.ints[6] = c->groups;
-  check_conv(&k, p.y, p.size_y, &b, y_dims[2] * y_dims[3]);
+  check_conv(&k, p.y, p.size_y, &b, y_dims[2] * y_dims[3], winograd);
   k.n_in = 2;
-  check_conv(&k, p.y, p.size_y, NULL, 1);
+  check_conv(&k, p.y, p.size_y, NULL, 1, winograd);
   k.op = "conv2d_grad_input", k.in[0] = dy, k.n_ints = 9;
   memcpy(k.ints + 7, c->size, sizeof c->size);
-  check_conv(&k, p.dx, p.size_dx, NULL, 1);
+  check_conv(&k, p.dx, p.size_dx, NULL, 1, winograd);
   k.op = "conv2d_grad_weight", k.in[1] = x;
   memcpy(k.ints + 7, c->kernel, sizeof c->kernel);
-  check_conv(&k, p.dw, p.size_dw, NULL, 1);
+  check_conv(&k, p.dw, p.size_dw, NULL, 1, winograd);
   free(room);
   free(x.data), free(w.data), free(b.data), free(dy.data);
 }

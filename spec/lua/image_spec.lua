@@ -25,13 +25,17 @@ end
 
 describe('a convolution too large to be rearranged at once', function()
   -- f32 in slices of the batch (1) and parts of the channels (2), both (3),
-  -- and groups, against f64, which does neither. Sums of up to 2304 products
+  -- groups, Winograd's in slices (5), parts (6) and both (7), against f64,
+  -- which does neither. Sums of up to 2304 products
   -- of numbers below 1: a relative 1e-4 is 100 times their rounding.
   for number, one in ipairs {
     {x = {6, 20, 48, 48}, w = {24, 20, 3, 3}, padding = 1},
-    {x = {4, 256, 8, 8}, w = {192, 256, 3, 3}, padding = 1},
+    {x = {4, 256, 8, 8}, w = {192, 256, 3, 3}, padding = 2, dilation = 2},
     {x = {6, 192, 20, 20}, w = {256, 192, 3, 3}, padding = 1, stride = 2},
     {x = {6, 64, 48, 20}, w = {96, 16, 3, 3}, padding = {1, 0}, groups = 4},
+    {x = {7, 64, 20, 28}, w = {96, 64, 3, 3}, padding = 1},
+    {x = {4, 256, 8, 8}, w = {192, 256, 3, 3}, padding = 1},
+    {x = {12, 256, 20, 8}, w = {96, 256, 3, 3}, padding = {0, 1}},
   } do
     it('has the values of f64 and the gradients, ' .. number, function()
       local results = {}
@@ -40,7 +44,7 @@ describe('a convolution too large to be rearranged at once', function()
         local w = nn.Parameter(values(2, one.w, -1, 1, dtype))
         local b = nn.Parameter(values(3, {one.w[1]}, -1, 1, dtype))
         local y = rp.conv2d(x, w, b, {padding = one.padding, stride = one.stride or 1,
-          groups = one.groups or 1})
+          groups = one.groups or 1, dilation = one.dilation or 1})
         local dy = values(4, y.shape, -1, 1, dtype)
         local d = rp.grad((y * dy):sum(), {x, w, b})
         results[#results + 1] = {numbers(y), numbers(d[1]), numbers(d[2]), numbers(d[3])}
