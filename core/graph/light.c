@@ -12,7 +12,7 @@
    not be kept: about four elementwise ops in a row, less time than any product
    takes to make the value. LEAST: what is smaller is not worth an
    instruction, and no instruction counts for less. */
-enum { CHAIN = 8, LEAST = 256 };
+enum { CHAIN = 16, LEAST = 256 };
 
 static bool is_cheap(const rp_graph_node *node) {
   return !(node->op->flags & (RP_COSTLY | RP_EFFECT)) &&

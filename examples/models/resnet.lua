@@ -22,10 +22,12 @@ local BasicBlock = nn.module('BasicBlock', function(self, inputs, outputs, strid
   end
 end)
 
+-- The shortcut comes first, so that backward, which goes the other way, makes
+-- its gradient last and does not hold it beside the branch's.
 function BasicBlock:forward(x)
+  local shortcut = self.shortcut and self.shortcut(x) or x
   local h = rp.relu(self.norm1(self.conv1(x)))
-  h = self.norm2(self.conv2(h))
-  return rp.relu(h + (self.shortcut and self.shortcut(x) or x))
+  return rp.relu(self.norm2(self.conv2(h)) + shortcut)
 end
 
 ---@class ResNetConfig
