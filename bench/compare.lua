@@ -2,7 +2,7 @@
 -- compare/rows.lua, long sequences, the share of the machine's product rate.
 -- Writes a table, its numbers as JSON and pictures.
 --
---     PYTHON=python3 luajit bench/compare.lua [--seconds 40] [--only gpt,mlp]
+--     PYTHON=python3 luajit bench/compare.lua [--seconds 30] [--only gpt,mlp]
 --         [--rounds 7] [--out bench/results] [--threads 2]
 --
 -- --seconds is how long the rounds of a row may take: more of them, more
@@ -23,7 +23,7 @@ local LONGEST_STEP_SECONDS = 20
 local PRODUCT_SIZE = 2048
 
 local o = measure.options {
-  seconds = 40, rounds = tonumber(os.getenv 'BENCH_STEPS') or 0, only = '',
+  seconds = 30, rounds = tonumber(os.getenv 'BENCH_STEPS') or 0, only = '',
   out = measure.root .. 'bench/results', threads = 0,
 }
 

@@ -1,16 +1,20 @@
-"""The peer's side of the benchmarks: PyTorch eager, as its users write it.
+"""The peer's side of the benchmarks: PyTorch, as its users write it.
 
 Reads one request a line on standard input, answers one line of JSON each:
     open {"name": "none", "kind": "gpt", "layers": 6, ...}   a model and its
-                       optimizer; kinds are gpt, mlp and resnet
+                       optimizer; kinds are gpt, mlp and resnet. With
+                       "compile": true torch.compile's, compiled now
     step NAME          one training step: {"seconds": s, "loss": l}
-    memory NAME        one step under the profiler: {"live_bytes": n,
-                       "persistent_bytes": n}
+    memory NAME        two steps, and one under the profiler: {"live_bytes":
+                       n, "persistent_bytes": n, "resident_bytes": n}
     drop NAME          frees it
     op {"name": ..., "shapes": ..., "repeat": n}   {"seconds": median}
 """
+import ctypes
+import gc
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -23,6 +27,9 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import peer_models  # noqa: E402
+
+# A model that takes longer to compile counts as one that cannot be.
+COMPILE_SECONDS = 300
 
 
 def build(o):
@@ -49,8 +56,13 @@ def build(o):
     return model, images, labels
 
 
+def too_long(*_):
+    raise TimeoutError(f"not compiled within {COMPILE_SECONDS} s")
+
+
 class Trainer:
     def __init__(self, o):
+        self.resident_before = settle()
         torch.manual_seed(1)
         self.model, self.inputs, self.labels = build(o)
         matrices = [p for p in self.model.parameters() if p.dim() >= 2]
@@ -60,8 +72,19 @@ class Trainer:
              {"params": vectors, "weight_decay": 0.0}],
             lr=1e-3, betas=(0.9, 0.95), fused=True)
         self.mixed = o.get("dtype") == "bf16"
-        self.run = torch.compile(self.model) if o.get("compile") \
-            else self.model
+        self.run = self.model
+        if o.get("compile"):
+            self.compile()
+
+    def compile(self):
+        """Where it cannot be, an error: no step runs uncompiled unnoticed."""
+        self.run = torch.compile(self.model)
+        signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(COMPILE_SECONDS)
+        try:
+            self.step()
+        finally:
+            signal.alarm(0)
 
     def loss(self):
         # A function, so that nothing holds the logits during backward.
@@ -85,12 +108,43 @@ class Trainer:
         return sum(t.numel() * t.element_size() for t in held)
 
 
+def status_bytes(name):
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def settle():
+    """Gives what is free back to the system and lets the high-water mark of
+    resident memory begin anew. Returns what is resident; None where the
+    system cannot do that."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as clear:
+            clear.write("5")
+        return status_bytes("VmRSS")
+    except (OSError, AttributeError):
+        return None
+
+
+def resident_bytes(trainer):
+    """By how much the process grew from before the model to a step's peak."""
+    trainer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    if trainer.resident_before is None or settle() is None:
+        return None
+    trainer.step()
+    return status_bytes("VmHWM") - trainer.resident_before
+
+
 def live_bytes(trainer):
     """The most bytes PyTorch's CPU allocator had out during a step, above
     what it had out before it (parameters, optimizer state, inputs; no
     gradients). Taken from the profiler's allocation events, so that
     temporaries inside an operator count too."""
-    trainer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
     with torch.profiler.profile(activities=[
             torch.profiler.ProfilerActivity.CPU],
@@ -201,8 +255,10 @@ def answer_to(verb, rest, trainers):
         loss = trainers[rest].step()
         return {"seconds": time.perf_counter() - start, "loss": loss}
     if verb == "memory":
+        resident = resident_bytes(trainers[rest])
         return {"live_bytes": live_bytes(trainers[rest]),
-                "persistent_bytes": trainers[rest].persistent_bytes()}
+                "persistent_bytes": trainers[rest].persistent_bytes(),
+                **({"resident_bytes": resident} if resident else {})}
     if verb == "drop":
         del trainers[rest]
         return {}
@@ -220,8 +276,9 @@ def main():
         verb, _, rest = line.strip().partition(" ")
         try:
             answer = answer_to(verb, rest, trainers)
-        except (RuntimeError, MemoryError, AssertionError) as e:
-            answer = {"error": f"{type(e).__name__}: {e}".splitlines()[0]}
+        except Exception as e:  # a compiler's are of any kind
+            lines = f"{type(e).__name__}: {e}".splitlines()
+            answer = {"error": lines[0][:200]}
         print(json.dumps(answer), flush=True)
 
 

@@ -29,12 +29,25 @@ local function ratio(a, b) return a and b and a / b end
 
 local function shown(x) return x and ('%.2f'):format(x) or '' end
 
--- Where we lose, the table says so.
-local function verdict(pair)
+-- PyTorch's time, and which of its settings took it.
+local function best_spread(best)
+  if not best then return '' end
+  return spread(best.seconds)
+    .. (best.variant ~= '' and ', ' .. best.variant or '')
+end
+
+-- Where we lose, the table says so; and where what we compare with may not be
+-- PyTorch's best, as a setting did not run.
+local function verdict(pair, row, ckpt)
   local words = {}
   if pair.time and pair.time > 1 then words[#words + 1] = '**slower**' end
   if pair.memory and pair.memory > 1 then
     words[#words + 1] = '**more memory**'
+  end
+  for _, entry in ipairs(row.theirs) do
+    if entry.error and entry.ckpt == ckpt and entry.variant ~= '' then
+      words[#words + 1] = ('PyTorch\'s %s failed'):format(entry.variant)
+    end
   end
   return table.concat(words, ', ')
 end
@@ -67,7 +80,8 @@ local function missing(row)
     end
   end
   for _, entry in ipairs(row.theirs) do
-    add(entry.error and 'PyTorch: ' .. entry.error)
+    add(entry.error and ('PyTorch%s: %s'):format(entry.variant ~= ''
+      and ' `' .. entry.ckpt .. '` ' .. entry.variant or '', entry.error))
   end
   return #reasons > 0 and table.concat(reasons, '; ') or nil
 end
@@ -81,9 +95,10 @@ local function steps_table(all)
       if mine or best then
         rows[#rows + 1] = {
           i == 1 and row.title or '', '`' .. ckpt .. '`',
-          spread(mine and mine.seconds), spread(best and best.seconds),
+          spread(mine and mine.seconds), best_spread(best),
           shown(pair.time), mib(mine and mine.live_bytes),
-          mib(best and best.live_bytes), shown(pair.memory), verdict(pair),
+          mib(best and best.live_bytes), shown(pair.memory),
+          verdict(pair, row, ckpt),
         }
       end
     end
@@ -157,12 +172,15 @@ local function peaks_table(all)
             .. (mine.measured_bytes == mine.peak_bytes and '' or ' **differs**'),
           mib(mine.resident_bytes), mib(whole),
           shown(whole and ratio(mine.peak_bytes, whole)),
+          mib(best and best.resident_bytes),
+          shown(best and ratio(mine.resident_bytes, best.resident_bytes)),
         }
       end
     end
   end
   return markdown({'all bytes of a step', 'strategy', 'ours, promised MiB',
-    'accounted', 'the process grew by', 'PyTorch, MiB', 'ratio'}, rows)
+    'accounted', 'the process grew by', 'PyTorch, MiB', 'ratio',
+    'its process grew by', 'ratio'}, rows)
 end
 
 local function sequence_table(all)
@@ -172,9 +190,9 @@ local function sequence_table(all)
     local mine, best = pair.mine, pair.best
     rows[#rows + 1] = {
       ('%d'):format(row.seq), spread(mine and mine.seconds),
-      spread(best and best.seconds), shown(pair.time),
+      best_spread(best), shown(pair.time),
       mib(mine and mine.live_bytes), mib(best and best.live_bytes),
-      shown(pair.memory), verdict(pair),
+      shown(pair.memory), verdict(pair, row, 'none'),
     }
   end
   return markdown({'T', 'ours, s', 'PyTorch, s', 'ratio', 'ours, MiB',

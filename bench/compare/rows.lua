@@ -5,7 +5,9 @@
 --   ckpt      strategies that both sides run; none alone by default
 --   budgets   our own budgets, for the curve of time against memory
 --   variants  PyTorch's settings for the same work, the best counts: {},
---             {channels_last = true}, {compile = true} (minutes of compiling)
+--             {channels_last = true}, {compile = true}
+--   compiled  the strategies under which those with `compile` are tried: half
+--             a minute of compiling each, where nothing of it is cached
 --   apart     one strategy after another, not all in turn: for what would
 --             not fit into memory side by side
 --   part      'steps' (the table), 'sequence' (a line of the long sequences)
@@ -20,11 +22,14 @@ local function with(base, more)
 end
 
 local strategies = {'none', 'every=2', 'every=1'}
+local variants = {{}, {compile = true}}
+local compiled = {'none'}
 local budgets = {'70%', '50%', '35%', '25%', 'min'}
 
 local gpt = {
   part = 'steps', kind = 'gpt', ckpt = strategies, vocabulary = 65, seq = 256,
   layers = 6, heads = 6, width = 384, batch = 8, dropout = 0.1, dtype = 'f32',
+  variants = variants, compiled = compiled,
 }
 
 -- GPT-2's smallest, with its own vocabulary.
@@ -43,13 +48,15 @@ rows[5] = {
   name = 'mlp', title = 'MLP 784-1024x16-10, B 512, dropout 0.1',
   part = 'steps', kind = 'mlp', ckpt = strategies, budgets = budgets,
   inputs = 784, width = 1024, layers = 15, classes = 10, batch = 512,
-  dropout = 0.1, dtype = 'f32',
+  dropout = 0.1, dtype = 'f32', variants = variants, compiled = compiled,
 }
 rows[6] = {
   name = 'resnet', title = 'ResNet-18, 32x32, B 32', part = 'steps',
   kind = 'resnet', ckpt = strategies, budgets = budgets,
-  variants = {{}, {channels_last = true}}, channels = 3, size = 32, width = 64,
-  layers = 8, classes = 10, batch = 32, dtype = 'f32',
+  variants = {{}, {channels_last = true}, {compile = true},
+    {channels_last = true, compile = true}}, compiled = compiled,
+  channels = 3, size = 32, width = 64, layers = 8, classes = 10, batch = 32,
+  dtype = 'f32',
 }
 -- The CPU setting of llm.c (github.com/karpathy/llm.c), which has no dropout.
 rows[7] = with(gpt2, {name = 'llm.c', ckpt = {'none'}, batch = 4, seq = 64,
@@ -59,7 +66,7 @@ rows[7] = with(gpt2, {name = 'llm.c', ckpt = {'none'}, batch = 4, seq = 64,
 for power = 8, 13 do
   local seq = 2 ^ power
   rows[#rows + 1] = with(gpt, {name = 'sequence-' .. seq, part = 'sequence',
-    ckpt = {'none'}, batch = 1, seq = seq, dropout = 0,
+    ckpt = {'none'}, compiled = {}, batch = 1, seq = seq, dropout = 0,
     title = ('GPT 6x384, B 1, T %d, dropout 0'):format(seq)})
 end
 

@@ -58,11 +58,23 @@ local function request(row, more)
   return all
 end
 
+-- The row's variants that are tried under a strategy.
+local function variants_of(row, ckpt)
+  local list, compiled = {}, false
+  for _, name in ipairs(row.compiled or {}) do
+    compiled = compiled or name == ckpt
+  end
+  for _, variant in ipairs(row.variants or {{}}) do
+    if compiled or not variant.compile then list[#list + 1] = variant end
+  end
+  return list
+end
+
 --- PyTorch's settings of the given strategies, opened, their memory known.
 local function open_theirs(peer, row, specs)
   local list = {}
   for _, ckpt in ipairs(specs) do
-    for _, variant in ipairs(row.variants or {{}}) do
+    for _, variant in ipairs(variants_of(row, ckpt)) do
       local name = variant_name(variant)
       local id = ckpt .. (name ~= '' and '+' .. name or '')
       local asked = request(row, variant)
@@ -73,6 +85,7 @@ local function open_theirs(peer, row, specs)
         local memory = peer:ask('memory', id)
         entry.live_bytes = memory.live_bytes
         entry.resting_bytes = memory.persistent_bytes
+        entry.resident_bytes = memory.resident_bytes
       end)
       if not ok then entry.error = tostring(reason) end
       list[#list + 1] = entry

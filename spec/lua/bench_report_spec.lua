@@ -95,6 +95,25 @@ describe('the benchmark report', function()
     assert.is_truthy(line_with(report.text(all), 'A model', 'Reprise: needs 9 GiB'))
   end)
 
+  it('names the other side\'s best setting, and one that did not run', function()
+    local all = example()
+    all.rows[1].theirs[2].variant = 'compile'
+    table.insert(all.rows[1].theirs, {id = 'none+both', ckpt = 'none',
+      variant = 'both', error = 'no compiler'})
+    local text = report.text(all)
+    assert.is_truthy(line_with(text, '| 2.000 (1.50..3.00), compile |',
+      "PyTorch's both failed"))
+    assert.is_truthy(line_with(text, 'PyTorch `none` both: no compiler'))
+    assert.is_nil(line_with(text, '`every=2`', 'failed'))
+  end)
+
+  it('says by how much both processes grew', function()
+    local all = example()
+    all.rows[1].theirs[2].resident_bytes = 520 * MIB
+    assert.is_truthy(line_with(report.text(all), '`none`',
+      '| 150 | 150 | 260 | 190 | 0.79 | 520 | 0.50 |'))
+  end)
+
   it('reads back from JSON as it was', function()
     local all, path = example(), os.tmpname()
     results.save(path, all)
