@@ -8,6 +8,10 @@
 
 #include "base/type.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum rp_account { RP_STORAGE, RP_RECIPES, RP_ACCOUNTS } rp_account;
 
 typedef struct rp_accounts {
@@ -32,5 +36,9 @@ void rp_free(rp_context *ctx, void *p, size_t size);
 bool rp_array_room(rp_context *ctx, void *array, size_t element_size,
                    int32_t more);
 void rp_array_free(rp_context *ctx, void *array, size_t element_size);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

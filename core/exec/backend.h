@@ -7,6 +7,10 @@
 
 #include "base/type.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Element (i0, i1, ...) is at data + (sum i_k * strides[k]) * size; offsets
    of views are already in data. */
 typedef struct rp_array {
@@ -23,16 +27,21 @@ typedef struct rp_kernel_args {
   const double *reals;
   int32_t n_ints, n_reals;
   const struct rp_fusion *fusion; /* of a fused node, in prepare */
+  int32_t node;         /* its number in the plan's graph, for faults */
   int64_t first;        /* random ops: index of the arrays' first element */
   void *workspace;      /* RP_ALIGN-aligned, of the size prepare asked for */
   void *state;          /* what prepare made */
   uint64_t seed;        /* random ops: rp_manual_seed's, when recorded ... */
   uint64_t stream;      /* ... and which draw since */
+  /* The same two in the device's memory, rewritten before each run: what a
+     kernel that is launched from a recording reads. The CPU's has none. */
+  const uint64_t *draw;
+  void *device;         /* the backend's own state: queue, libraries' handles */
   rp_context *ctx;      /* for rp_fail alone */
 } rp_kernel_args;
 
 typedef struct rp_kernel {
-  const rp_op *op;
+  const rp_op *op; /* backends that are loaded at run time say `name` ... */
   rp_dtype dtype; /* of input 0, or of output 0 where there is no input */
   /* RP_OK, or RP_VALUE for an index out of range found while running, or
      RP_INTERNAL. */
@@ -43,6 +52,7 @@ typedef struct rp_kernel {
   rp_status (*prepare)(const rp_kernel_args *args, void **state,
                        int64_t *workspace_bytes);
   void (*destroy)(void *state);
+  const char *name; /* ... instead: the op's */
 } rp_kernel;
 
 /* The rows of one file of kernels. */
@@ -65,5 +75,9 @@ extern const rp_backend rp_cpu;
 
 const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
                                  rp_dtype dtype);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -20,6 +20,10 @@
 #include "base/memory.h"
 #include "base/type.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct rp_node rp_node;
 
 /* Bytes that outlive a program; counted. */
@@ -47,7 +51,7 @@ typedef struct rp_leaf_data {
   char *name;
   rp_tensor *recipe;  /* first bytes, until made */
   const char *writer; /* what made the present version, for messages */
-  _Alignas(8) char number[64]; /* RP_NUMBER: the bytes themselves */
+  double number[8];   /* RP_NUMBER: room for the bytes themselves */
 } rp_leaf_data;
 
 enum {
@@ -118,5 +122,9 @@ void rp_leaf_bump(rp_tensor *leaf, const char *writer);
 void rp_sweep(rp_context *ctx);
 /* Says RP_STALE with the leaf and both places when node cannot run. */
 rp_status rp_node_check_fresh(rp_node *node);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
