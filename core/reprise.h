@@ -171,6 +171,9 @@ rp_status rp_device_describe(rp_context *ctx, int slot, rp_device_info *out);
 /* Leaves, and random and other recipes without inputs, that are made from
    here on lie in that slot (-1: no change); returns the previous one. */
 int rp_device_default(rp_context *ctx, int slot);
+/* Whether programs are recorded (CUDA graphs) when they run a second time, and
+   then replayed: on where the device can. Returns the previous setting. */
+bool rp_device_record(rp_context *ctx, int slot, bool on);
 /* Waits until everything has run there; what went wrong since the last time. */
 rp_status rp_synchronize(rp_context *ctx, int slot);
 

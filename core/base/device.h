@@ -35,6 +35,8 @@ typedef struct rp_device {
     int64_t size;
   } arena;
   uint8_t *kernels;   /* by op index: bit = dtype */
+  int64_t runs;       /* programs started so far */
+  bool records;       /* programs are recorded and replayed */
   rp_rates rates;     /* the unit's own; 0: its backend's */
 } rp_device;
 
@@ -51,8 +53,10 @@ typedef struct rp_device_memory {
   void *(*resize_arena)(rp_device *device, void *p, int64_t old_size,
                         int64_t size);
   rp_status (*zero)(rp_device *device, void *p, int64_t size);
+  /* Programs later than run `after` do not read what is overwritten: it may
+     be written while they run. */
   rp_status (*write)(rp_device *device, void *to, const void *from,
-                     int64_t size);
+                     int64_t size, int64_t after);
   rp_status (*read)(rp_device *device, void *to, const void *from,
                     int64_t size);
   rp_status (*copy)(rp_device *device, void *to, const void *from,

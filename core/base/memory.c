@@ -97,10 +97,16 @@ static rp_status host_copy(rp_device *device, void *to, const void *from,
   return RP_OK;
 }
 
+static rp_status host_write(rp_device *device, void *to, const void *from,
+                            int64_t size, int64_t after) {
+  (void)after;
+  return host_copy(device, to, from, size);
+}
+
 const rp_device_memory rp_host_memory = {
     .alignment = RP_ALIGN, .is_host = true, .alloc = host_alloc,
     .release = host_release, .resize_arena = host_resize_arena,
-    .zero = host_zero, .write = host_copy, .read = host_copy,
+    .zero = host_zero, .write = host_write, .read = host_copy,
     .copy = host_copy,
 };
 

@@ -82,9 +82,11 @@ typedef struct rp_backend {
   rp_rates rates;
 
   /* Devices that run behind the host; NULL for those that do not.
+     ran: all of run device->runs has been handed over.
      Between record and end_record kernels are noted, not run; the recording
      can then be replayed with the same addresses. end_record with a NULL
      pointer throws away what was noted. */
+  void (*ran)(rp_device *device);
   rp_status (*record)(rp_device *device);
   rp_status (*end_record)(rp_device *device, void **recording);
   rp_status (*replay)(rp_device *device, void *recording);

@@ -216,6 +216,13 @@ int rp_device_default(rp_context *ctx, int slot) {
   return before;
 }
 
+bool rp_device_record(rp_context *ctx, int slot, bool on) {
+  rp_device *device = rp_device_at(ctx, slot);
+  const bool before = device->records;
+  device->records = on && device->backend->record != NULL;
+  return before;
+}
+
 rp_status rp_synchronize(rp_context *ctx, int slot) {
   rp_device *device = rp_device_at(ctx, slot);
   return device->backend->synchronize ? device->backend->synchronize(device)

@@ -253,16 +253,30 @@ static rp_status check_fault(const rp_execution *e) {
                  *scope ? ")" : "");
 }
 
+/* The next run, and what it reads and writes from outside. */
+static void note_use(const rp_execution *e) {
+  const rp_graph *graph = &e->plan->graph;
+  const int64_t run = ++e->plan->device->runs;
+  for (int32_t l = 0; l < graph->leaves.n; l++) {
+    const rp_tensor *root = rp_bound_tensor(e, l);
+    if (root && root->storage) root->storage->used = run;
+  }
+  for (int32_t t = 0; t < graph->targets.n; t++)
+    if (e->results[t]) e->results[t]->used = run;
+}
+
 rp_status rp_launch(rp_execution *e) {
   struct rp_run_data *run = e->plan->run;
-  const rp_backend *backend = e->plan->device->backend;
+  rp_device *device = e->plan->device;
   point_arrays(e);
   rp_status status = rp_bound_write(&run->bound, e->plan, &e->set.bindings);
   if (status != RP_OK) return status;
-  const bool recorded = backend->record && run->has_run && !e->ctx->trace &&
+  const bool recorded = device->records && run->has_run && !e->ctx->trace &&
                         !e->watch.plan;
+  note_use(e);
   status = recorded ? run_recorded(e) : run_all(e);
   run->has_run = true;
+  if (device->backend->ran) device->backend->ran(device);
   if (status == RP_OK) status = copy_small_results(e);
   return status == RP_OK && run->may_fault ? check_fault(e) : status;
 }

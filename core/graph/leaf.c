@@ -32,6 +32,7 @@ rp_storage *rp_storage_new(rp_device *device, int64_t size) {
     return NULL;
   }
   storage->device = device;
+  storage->used = device->runs; /* its bytes may have been another's */
   storage->size = size;
   storage->refs = 1;
   return storage;
@@ -149,7 +150,8 @@ rp_status rp_leaf_write(rp_tensor *leaf, const void *data, size_t size_bytes) {
   rp_device *device = rp_node_device(leaf->node);
   if (status == RP_OK)
     status = device->memory->write(device, rp_root_data(leaf), data,
-                                   (int64_t)size_bytes);
+                                   (int64_t)size_bytes,
+                                   number ? 0 : leaf->storage->used);
   if (status != RP_OK) return status;
   const bool is_integer = leaf->type.dtype == RP_I32 ||
                           leaf->type.dtype == RP_I64;
@@ -209,13 +211,13 @@ static rp_status copy_storage(const rp_storage *to, const rp_storage *from,
   if (target->memory->is_host)
     return source->memory->read(source, to->data, from->data, size);
   if (source->memory->is_host)
-    return target->memory->write(target, to->data, from->data, size);
+    return target->memory->write(target, to->data, from->data, size, to->used);
   rp_context *ctx = source->ctx;
   void *bytes = rp_alloc(ctx, (size_t)size);
   if (bytes == NULL) return RP_NOMEM;
   rp_status status = source->memory->read(source, bytes, from->data, size);
   if (status == RP_OK)
-    status = target->memory->write(target, to->data, bytes, size);
+    status = target->memory->write(target, to->data, bytes, size, to->used);
   rp_free(ctx, bytes, (size_t)size);
   return status;
 }

@@ -31,6 +31,7 @@ typedef struct rp_storage {
   rp_device *device;
   int64_t size;
   int32_t refs;
+  int64_t used; /* the device's run that read or wrote it last */
   void *data;
 } rp_storage;
 

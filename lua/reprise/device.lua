@@ -116,6 +116,14 @@ function cuda.mem_get_info(name)
   return tonumber(made.free_bytes), tonumber(made.total_bytes)
 end
 
+--- Whether programs are recorded as CUDA graphs when they run a second time
+-- (on at first); returns the previous setting.
+---@param on boolean
+---@param name string?
+function cuda.graphs(on, name)
+  return C.rp_device_record(ctx, device.slot(name or 'cuda', 'cuda.graphs'), on and true or false)
+end
+
 --- Waits until everything has run; raises what went wrong on the device since.
 ---@param name string?
 function cuda.synchronize(name)
