@@ -27,7 +27,7 @@ typedef unsigned long uint64_t;
 
 namespace rp {
 
-/* ---- dtypes --------------------------------------------------------------------- */
+/* ---- dtypes -------------------------------------------------------------- */
 
 typedef __nv_bfloat16 bf16;
 
@@ -36,7 +36,9 @@ template <> struct arithmetic<bf16> { typedef float type; };
 /* What a T is computed in: f32 for bf16. */
 template <typename T> using wide = typename arithmetic<T>::type;
 
-template <typename T> __device__ __forceinline__ wide<T> widen(T x) { return x; }
+template <typename T> __device__ __forceinline__ wide<T> widen(T x) {
+  return x;
+}
 template <> __device__ __forceinline__ float widen<bf16>(bf16 x) {
   return __bfloat162float(x);
 }
@@ -48,7 +50,7 @@ template <> __device__ __forceinline__ bf16 narrow<bf16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-/* ---- random words -------------------------------------------------------------------- */
+/* ---- random words -------------------------------------------------------- */
 
 /* rp_philox_block for the device: base/random.h says which word is whose.
    draw: {seed, stream}. */
@@ -78,7 +80,7 @@ __device__ __forceinline__ uint32_t philox_word(const uint64_t *draw,
 
 namespace scalar {
 
-/* ---- what the ops are made of ---------------------------------------------------------- */
+/* ---- what the ops are made of -------------------------------------------- */
 
 template <typename T> struct traits;
 template <> struct traits<float> {
@@ -124,7 +126,7 @@ template <> struct constant<double> {
                           density = 0x1.9884533d43651p-2;
 };
 
-/* ---- unary ------------------------------------------------------------------------------ */
+/* ---- unary --------------------------------------------------------------- */
 
 /* Integers wrap around. */
 __device__ __forceinline__ float neg(float x) { return -x; }
@@ -163,7 +165,7 @@ template <typename T> __device__ __forceinline__ T reciprocal(T x) {
   return (T)1 / x;
 }
 
-/* ---- binary ----------------------------------------------------------------------------- */
+/* ---- binary -------------------------------------------------------------- */
 
 __device__ __forceinline__ float add(float a, float b) { return a + b; }
 __device__ __forceinline__ double add(double a, double b) { return a + b; }
@@ -249,7 +251,7 @@ __device__ __forceinline__ T clamp_grad(T dy, T x, double lo, double hi) {
   return x >= (T)lo && x <= (T)hi ? dy : (T)0;
 }
 
-/* ---- activations: gradients read dy, then what the op's record says --------------------- */
+/* ---- activations: gradients read dy, then what the op's record says ------ */
 
 /* NaN stays NaN. */
 template <typename T> __device__ __forceinline__ T relu(T x) {
@@ -313,7 +315,7 @@ __device__ __forceinline__ T bce_with_logits(T x, T target) {
   return positive - x * target + log1p(exp(-abs(x)));
 }
 
-/* ---- relations, logic, selection --------------------------------------------------------- */
+/* ---- relations, logic, selection ----------------------------------------- */
 
 template <typename T> __device__ __forceinline__ uint8_t eq(T a, T b) {
   return a == b;
@@ -351,7 +353,7 @@ __device__ __forceinline__ T masked_fill(T x, uint8_t mask, T value) {
   return mask ? value : x;
 }
 
-/* ---- cast, dropout ------------------------------------------------------------------------ */
+/* ---- cast, dropout ------------------------------------------------------- */
 
 /* To integers: from floating point truncated, saturated, 0 for NaN; from
    integers the low bits. To bf16: cast<float>, then narrow. */
