@@ -12,7 +12,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "cpu/dnnl_library.h"
-#include "cpu/product.h"
+#include "exec/product.h"
 
 typedef enum operand { OPERAND_A, OPERAND_B, OPERAND_Y } operand;
 
