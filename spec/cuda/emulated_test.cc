@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include <nvrtc.h>
+
 #include "emulated.h"
 #include "hooks.h"
 
@@ -428,6 +430,114 @@ void captures_refuse_what_waits() {
   OK(cudaStreamDestroy(stream));
 }
 
+/* ---- the driver ---------------------------------------------------------------------------- */
+
+#define DRIVER_OK(call) CHECK((call) == CUDA_SUCCESS)
+
+void memory_is_mapped_by_hand() {
+  const size_t granule = 2u << 20;
+  CUmemAllocationProp prop = {};
+  prop.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  prop.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  CUmemAccessDesc access = {};
+  access.location = prop.location;
+  access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  size_t bytes;
+  DRIVER_OK(cuMemGetAllocationGranularity(
+      &bytes, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
+  CHECK(bytes == granule);
+  const unsigned long long before = rp_emulated_used();
+  CUdeviceptr p;
+  CUmemGenericAllocationHandle first, second;
+  CHECK(cuMemAddressReserve(&p, granule + 1, 0, 0, 0) ==
+        CUDA_ERROR_INVALID_VALUE);
+  DRIVER_OK(cuMemAddressReserve(&p, 4 * granule, 0, 0, 0));
+  DRIVER_OK(cuMemCreate(&first, granule, &prop, 0));
+  DRIVER_OK(cuMemCreate(&second, granule, &prop, 0));
+  CHECK(rp_emulated_used() == before + 2 * granule);
+  DRIVER_OK(cuMemMap(p, granule, 0, first, 0));
+  CHECK(cuMemMap(p, granule, 0, second, 0) == CUDA_ERROR_INVALID_VALUE);
+  DRIVER_OK(cuMemMap(p + granule, granule, 0, second, 0));
+  /* Mapped is not yet accessible. */
+  CHECK(cudaMemset((void *)p, 1, 8) == cudaErrorInvalidValue);
+  cudaGetLastError();
+  DRIVER_OK(cuMemSetAccess(p, 2 * granule, &access, 1));
+  OK(cudaMemset((void *)(p + granule - 4), 1, 8));
+  CHECK(cudaMemset((void *)(p + 2 * granule - 4), 1, 8) ==
+        cudaErrorInvalidValue);
+  cudaGetLastError();
+  OK(cudaDeviceSynchronize());
+  DRIVER_OK(cuMemUnmap(p, granule));
+  /* The bytes go with the handle, not with the address. */
+  DRIVER_OK(cuMemMap(p + 2 * granule, granule, 0, first, 0));
+  DRIVER_OK(cuMemSetAccess(p + 2 * granule, granule, &access, 1));
+  unsigned char got[8];
+  OK(cudaMemcpy(got, (void *)(p + 3 * granule - 4), 4, cudaMemcpyDeviceToHost));
+  CHECK(got[0] == 1 && got[3] == 1);
+  CHECK(cuMemAddressFree(p, 4 * granule) == CUDA_ERROR_INVALID_VALUE);
+  DRIVER_OK(cuMemRelease(first));
+  DRIVER_OK(cuMemRelease(second));
+  CHECK(rp_emulated_used() == before + 2 * granule);
+  DRIVER_OK(cuMemUnmap(p + granule, 2 * granule));
+  CHECK(rp_emulated_used() == before);
+  DRIVER_OK(cuMemAddressFree(p, 4 * granule));
+}
+
+void kernels_are_compiled_at_run_time() {
+  const char *source =
+      "struct pair { float scale; int n; };\n"
+      "/* __global__ in a comment */\n"
+      "extern \"C\" __global__ void __launch_bounds__(64)\n"
+      "scaled(float *out, const float *in, pair p) {\n"
+      "  __shared__ float tile[64];\n"
+      "  const int i = blockIdx.x * blockDim.x + threadIdx.x;\n"
+      "  tile[threadIdx.x] = i < p.n ? in[i] : 0.0f;\n"
+      "  __syncthreads();\n"
+      "  if (i < p.n) out[i] = __fmul_rn(tile[threadIdx.x], p.scale);\n"
+      "}\n";
+  nvrtcProgram program;
+  const char *options[] = {"--gpu-architecture=sm_90", "--fmad=false"};
+  CHECK(nvrtcCreateProgram(&program, source, "scaled.cu", 0, nullptr,
+                           nullptr) == NVRTC_SUCCESS);
+  if (nvrtcCompileProgram(program, 2, options) != NVRTC_SUCCESS) {
+    size_t n;
+    nvrtcGetProgramLogSize(program, &n);
+    std::vector<char> log(n);
+    nvrtcGetProgramLog(program, log.data());
+    fputs(log.data(), stderr);
+    exit(1);
+  }
+  size_t bytes;
+  CHECK(nvrtcGetCUBINSize(program, &bytes) == NVRTC_SUCCESS);
+  std::vector<char> image(bytes);
+  CHECK(nvrtcGetCUBIN(program, image.data()) == NVRTC_SUCCESS);
+  CHECK(nvrtcDestroyProgram(&program) == NVRTC_SUCCESS);
+  CUmodule module;
+  CUfunction function;
+  DRIVER_OK(cuModuleLoadData(&module, image.data()));
+  DRIVER_OK(cuModuleGetFunction(&function, module, "scaled"));
+  CHECK(cuModuleGetFunction(&function, module, "other") ==
+        CUDA_ERROR_NOT_FOUND);
+  std::vector<float> values(100, 3.0f);
+  on_device<float> in(values), out(values);
+  struct { float scale; int n; } pair = {2.5f, 100};
+  void *arguments[] = {&out.data, &in.data, &pair};
+  in_every_order([&] {
+    DRIVER_OK(cuLaunchKernel(function, 2, 1, 1, 64, 1, 1, 0, nullptr,
+                             arguments, nullptr));
+    for (float each : out.host()) CHECK(each == 7.5f);
+  });
+  CHECK(cuLaunchKernel(function, 0, 1, 1, 64, 1, 1, 0, nullptr, arguments,
+                       nullptr) == CUDA_ERROR_INVALID_VALUE);
+  cudaGetLastError();
+  DRIVER_OK(cuModuleUnload(module));
+
+  CHECK(nvrtcCreateProgram(&program, "#include <math.h>\n", "m.cu", 0,
+                           nullptr, nullptr) == NVRTC_SUCCESS);
+  CHECK(nvrtcCompileProgram(program, 0, nullptr) == NVRTC_ERROR_COMPILATION);
+  CHECK(nvrtcDestroyProgram(&program) == NVRTC_SUCCESS);
+}
+
 void memory_runs_out() {
   size_t free_before, total, free_now;
   OK(cudaMemGetInfo(&free_before, &total));
@@ -463,6 +573,8 @@ int main() {
   replays_read_the_device();
   captures_refuse_what_waits();
   memory_runs_out();
+  memory_is_mapped_by_hand();
+  kernels_are_compiled_at_run_time();
   printf("emulated device: all passed\n");
   return 0;
 }

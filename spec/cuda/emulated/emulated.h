@@ -21,6 +21,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -66,6 +67,23 @@ RP_EMULATED_API cudaError_t rp_emulated_launch(
     const char *name, dim3 grid, dim3 block, size_t shared_bytes,
     cudaStream_t stream, std::function<void()> thread,
     const void *function = nullptr);
+
+/* A kernel with the arguments that p points at, copied. */
+typedef void rp_emulated_binder(void **p, std::function<void()> *bound);
+template <typename... P, size_t... I>
+inline void rp_emulated_bind(void (*kernel)(P...), void **p,
+                             std::function<void()> *bound,
+                             std::index_sequence<I...>) {
+  (void)p;
+  const std::tuple<typename std::decay<P>::type...> values(
+      *static_cast<typename std::decay<P>::type *>(p[I])...);
+  *bound = [=] { std::apply(kernel, values); };
+}
+template <typename... P>
+inline void rp_emulated_bind(void (*kernel)(P...), void **p,
+                             std::function<void()> *bound) {
+  rp_emulated_bind(kernel, p, bound, std::index_sequence_for<P...>());
+}
 
 /* ---- barriers ---------------------------------------------------------------- */
 
