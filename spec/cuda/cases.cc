@@ -8,6 +8,10 @@
 
 #include "writer.h"
 
+extern "C" {
+#include "graph/record.h"
+}
+
 namespace cases {
 
 const char *const unregistered[] = {"fused", "batch_norm_statistics",
@@ -340,9 +344,9 @@ call writer::of_node(const rp_node *node) {
 
 call *writer::add(const tensors &in, const dims &ints,
                   const std::vector<double> &reals, const char *note) {
-  rp_tensor *t = rp_record(b.ctx, rp_op_find(op.c_str()), in.data(),
-                           (int)in.size(), ints.data(), (int)ints.size(),
-                           reals.data(), (int)reals.size());
+  rp_tensor *t = rp_record_with_stream(
+      b.ctx, rp_op_find(op.c_str()), in.data(), (int)in.size(), ints.data(),
+      (int)ints.size(), reals.data(), (int)reals.size(), nullptr);
   keep(t, note);
   calls.push_back(of_node(t->node));
   call &c = calls.back();

@@ -6,29 +6,41 @@
      ops_test              all ops; the last line lists rows that are missing
      ops_test matmul sum   these alone
      ops_test -v ...       with a line a case
+     ops_test --table ...  no CUDA row is run, but every case by the CPU
 
    Rows that are missing are a failure where RP_CUDA_COMPLETE is set. */
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
 #include "compare.h"
 #include "opened.h"
 
 namespace {
 
+enum { SKIPPED = 77 };
+
 struct counts {
   int cases = 0, failures = 0;
-  std::string missing;
+  std::map<std::string, std::string> missing; /* op: its dtypes */
 };
 
-bool verbose;
+bool verbose, table_alone;
+
+std::string check_case(cases::book &book, const cases::call &c) {
+  if (!table_alone) return cases::compare(book, open_device(), c);
+  std::vector<cases::bytes> out;
+  const rp_status status = cases::run_cpu(book, c, out);
+  return status == RP_OK ? "" : rp_message(book.context());
+}
 
 /* One row; what fails is said. */
 void check_row(const std::string &op, rp_dtype dtype, counts &total) {
   const char *name = rp_dtype_name(dtype);
-  if (cases::cuda_row(op, dtype) == nullptr) {
-    total.missing += " " + op + ":" + name;
+  if (!table_alone && cases::cuda_row(op, dtype) == nullptr) {
+    std::string &missing = total.missing[op];
+    missing += (missing.empty() ? "" : " ") + std::string(name);
     return;
   }
   cases::book book;
@@ -37,7 +49,7 @@ void check_row(const std::string &op, rp_dtype dtype, counts &total) {
     if (cases::row_dtype(c) != dtype) continue;
     if (verbose) printf("      %s %s%s\n", op.c_str(), name, c.note.c_str());
     fflush(stdout);
-    const std::string wrong = cases::compare(book, open_device(), c);
+    const std::string wrong = check_case(book, c);
     n++;
     if (wrong.empty()) continue;
     failures++;
@@ -68,17 +80,18 @@ bool is_op(const char *name) {
 } // namespace
 
 int main(int argc, char **argv) {
-  if (!has_device()) {
-    printf("skipped: no CUDA device\n");
-    return 77;
-  }
   counts total;
   int named = 0;
   for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "-v") == 0) {
-      verbose = true;
-      continue;
-    }
+    verbose = verbose || strcmp(argv[i], "-v") == 0;
+    table_alone = table_alone || strcmp(argv[i], "--table") == 0;
+  }
+  if (!table_alone && !has_device()) {
+    printf("skipped: no CUDA device\n");
+    return SKIPPED;
+  }
+  for (int i = 1; i < argc; i++) {
+    if (argv[i][0] == '-') continue;
     if (!is_op(argv[i])) {
       fprintf(stderr, "%s is no op\n", argv[i]);
       return 1;
@@ -96,7 +109,12 @@ int main(int argc, char **argv) {
       check_op(*u, total);
   }
   printf("%d cases, %d failures\n", total.cases, total.failures);
-  if (!total.missing.empty()) printf("missing:%s\n", total.missing.c_str());
+  const char *before = "missing: ";
+  for (const auto &m : total.missing) {
+    printf("%s%s (%s)", before, m.first.c_str(), m.second.c_str());
+    before = ", ";
+  }
+  if (!total.missing.empty()) printf("\n");
   const bool complete = getenv("RP_CUDA_COMPLETE") == nullptr ||
                         total.missing.empty();
   return total.failures == 0 && complete ? 0 : 1;
