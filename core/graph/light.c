@@ -9,9 +9,10 @@
 #include "graph/graph.h"
 
 /* CHAIN: how many bytes may be read and written again for each byte that need
-   not be kept: about four elementwise ops in a row, less time than any product
-   takes to make the value. LEAST: what is smaller is not worth an
-   instruction, and no instruction counts for less. */
+   not be kept: about eight elementwise ops in a row, of which readers on the
+   way share most, so that it is less time than a product takes to make the
+   value. LEAST: what is smaller is not worth an instruction, and no
+   instruction counts for less. */
 enum { CHAIN = 16, LEAST = 256 };
 
 static bool is_cheap(const rp_graph_node *node) {

@@ -127,13 +127,13 @@ describe('light values', function()
       local plan = rp.matmul(y, w):sum():plan {ckpt = 'none'}
       return plan.n_replays
     end
-    -- Each op reads and writes the value: two bytes a byte; eight may be spent.
+    -- Each op reads and writes the value: two bytes a byte; sixteen may be spent.
     local before = rp.fusion(false)
-    assert.equal(3, replayed(1))
-    assert.equal(0, replayed(2))
+    assert.equal(7, replayed(3))
+    assert.equal(0, replayed(4))
     rp.fusion(before)
-    -- As one node they read and write it once.
-    assert.equal(1, replayed(2))
+    -- As two nodes, one of eight ops, they read and write it twice.
+    assert.equal(2, replayed(4))
   end)
 
   it('of small size are kept: an instruction costs more', function()
