@@ -12,8 +12,9 @@
 
    Tiles go slice by slice, in strips: a strip is the tiles beside each other
    in one image. Channels made (dw: out) go part by part, so that the
-   workspace stays small. Sums are over slices in order. The last slice may
-   be short: what is missing was made 0. */
+   workspace stays small, and for dw those read too where dw outweighs x: then
+   that is what a step's peak is about. Sums are over slices in order. The last
+   slice may be short: what is missing was made 0. */
 #include "cpu/winograd.h"
 
 #include <string.h>
@@ -28,7 +29,7 @@ enum {
   TAPS = KERNEL * KERNEL,
   /* Bytes of a slice's values and of what its product makes (dw: of the
      product's factors), and of a part's kernels. */
-  SLICE_BYTES = 5 << 19, PART_BYTES = 5 << 19,
+  SLICE_BYTES = 5 << 19, PART_BYTES = 5 << 19, SMALL_PART_BYTES = 5 << 17,
   /* Tiles beside each other that are in hand at a time. */
   CHUNK = 16, CHUNK_COLUMNS = CHUNK * TILE + KERNEL - 1
 };
@@ -45,7 +46,7 @@ struct rp_winograd {
   int64_t tiles[2];      /* of one image */
   int64_t strips, slice; /* in all; of one slice */
   int64_t read, made;    /* channels; for dw in and out */
-  int64_t part;          /* channels of made */
+  int64_t part, across;  /* channels of made, of read */
   rp_dnnl_product *product, *adding; /* dw: the latter for all but the first
                                         slice, NULL if there is no other */
   int64_t kernels_at, made_at, scratch_at; /* in the workspace; values are
@@ -97,7 +98,13 @@ static void split(rp_winograd *g) {
        floats(POINTS * g->read * g->part) > PART_BYTES &&
        g->made / parts >= 2 * LANES; parts++)
     if (g->made % (parts * LANES) == 0) g->part = g->made / parts;
-  const int64_t strip = floats(POINTS * g->tiles[1] * (g->read + g->part));
+  g->across = g->read;
+  if (c->kind == RP_CONV_GRAD_WEIGHT &&
+      TAPS * c->out > c->n * c->size[0] * c->size[1])
+    while (floats(POINTS * g->across * g->part) > SMALL_PART_BYTES &&
+           g->across % (4 * LANES) == 0)
+      g->across /= 2;
+  const int64_t strip = floats(POINTS * g->tiles[1] * (g->across + g->part));
   g->slice = most(1, least(g->strips, SLICE_BYTES / strip));
   const int64_t slices = up(g->strips, g->slice);
   for (int64_t more = slices; more < slices + slices / 2; more++)
@@ -122,9 +129,9 @@ static rp_array matrices(int64_t rows, int64_t columns, bool transposed) {
 static rp_status make_products(rp_winograd *g, int64_t *scratch_bytes) {
   const int64_t tiles = slice_tiles(g);
   const bool weight = g->shape.kind == RP_CONV_GRAD_WEIGHT;
-  const rp_array values = matrices(tiles, g->read, false);
-  const rp_array kernels = matrices(weight ? g->part : g->read,
-                                    weight ? g->read : g->part, false);
+  const rp_array values = matrices(tiles, g->across, false);
+  const rp_array kernels = matrices(weight ? g->part : g->across,
+                                    weight ? g->across : g->part, false);
   const rp_array made = matrices(tiles, g->part, weight);
   int64_t bytes = 0;
   g->product = weight ? rp_dnnl_product_new(g->ctx, &made, &values, NULL,
@@ -153,8 +160,8 @@ rp_winograd *rp_winograd_new(rp_context *ctx, const rp_conv *shape,
     return NULL;
   }
   const int64_t tiles = POINTS * slice_tiles(g);
-  g->kernels_at = rp_align(floats(tiles * g->read));
-  g->made_at = g->kernels_at + rp_align(floats(POINTS * g->read * g->part));
+  g->kernels_at = rp_align(floats(tiles * g->across));
+  g->made_at = g->kernels_at + rp_align(floats(POINTS * g->across * g->part));
   g->scratch_at = g->made_at + rp_align(floats(tiles * g->part));
   *workspace_bytes = g->scratch_at + rp_align(scratch_bytes);
   return g;
@@ -337,17 +344,18 @@ static void spread_kernels(const rp_winograd *g, const float *w,
     }
 }
 
-/* G' m G of from:(36, part, in), to dw of out channels from `first`. */
+/* G' m G of from:(36, part, across), to dw of out channels from `first`, in
+   channels from `left`. */
 static void collect_kernels(const rp_winograd *g, const float *from,
-                            int64_t first, float *dw) {
-  const int64_t step = g->part * g->read;
+                            int64_t first, int64_t left, float *dw) {
+  const int64_t step = g->part * g->across;
 #pragma omp parallel for schedule(static) if (rp_worth(step))
   for (int64_t o = 0; o < g->part; o++)
-    for (int64_t c = 0; c < g->read; c += LANES) {
-      float *const to = dw + ((first + o) * g->read + c) * TAPS;
+    for (int64_t c = 0; c < g->across; c += LANES) {
+      float *const to = dw + ((first + o) * g->read + left + c) * TAPS;
       vec out[TAPS];
       rp_both_in(rp_kernel_gradient_pass, BOX, KERNEL,
-                 from + o * g->read + c, step, out);
+                 from + o * g->across + c, step, out);
       float taps[TAPS][LANES];
       for (int t = 0; t < TAPS; t++) rp_vec_store(taps[t], out[t]);
       for (int64_t l = 0; l < LANES; l++)
@@ -381,23 +389,32 @@ static rp_status run_values(const rp_winograd *g, rp_context *ctx,
   return RP_OK;
 }
 
+/* The part of dw from out channel `first` and in channel `left` on. */
+static rp_status run_part(const rp_winograd *g, rp_context *ctx,
+                          const planes *x, const planes *dy, int64_t first,
+                          int64_t left, float *dw, const pieces *at) {
+  const bool present = g->slice >= g->strips && first > 0;
+  for (int64_t s = 0; s * g->slice < g->strips; s++) {
+    if (!present) spread(g, x, s, left, g->across, at->values, BOX);
+    spread(g, dy, s, first, g->part, at->made, TILE);
+    const rp_status status = rp_dnnl_product_run(
+        s > 0 ? g->adding : g->product, ctx, at->made, at->values, NULL,
+        at->kernels, at->scratch);
+    if (status != RP_OK) return status;
+  }
+  collect_kernels(g, at->kernels, first, left, dw);
+  return RP_OK;
+}
+
 static rp_status run_weight(const rp_winograd *g, rp_context *ctx,
                             const planes *x, const planes *dy, float *dw,
                             const pieces *at) {
-  const bool once = g->slice >= g->strips;
   rp_status status = RP_OK;
-  for (int64_t first = 0; first < g->made; first += g->part) {
-    for (int64_t s = 0; s * g->slice < g->strips; s++) {
-      if (first == 0 || !once) spread(g, x, s, 0, g->read, at->values, BOX);
-      spread(g, dy, s, first, g->part, at->made, TILE);
-      status = rp_dnnl_product_run(s > 0 ? g->adding : g->product, ctx,
-                                   at->made, at->values, NULL, at->kernels,
-                                   at->scratch);
-      if (status != RP_OK) return status;
-    }
-    collect_kernels(g, at->kernels, first, dw);
-  }
-  return RP_OK;
+  for (int64_t left = 0; left < g->read && status == RP_OK; left += g->across)
+    for (int64_t first = 0; first < g->made && status == RP_OK;
+         first += g->part)
+      status = run_part(g, ctx, x, dy, first, left, dw, at);
+  return status;
 }
 
 rp_status rp_winograd_run(const rp_winograd *g, rp_context *ctx, float *x,

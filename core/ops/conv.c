@@ -13,7 +13,9 @@
 
    All three are bilinear, and the derivative of each is the other two. What
    backward reads is therefore both factors, and nothing less would do. The
-   weight's gradient comes first: it reads x for the last time. */
+   weight's gradient comes first, as it reads x for the last time; where it is
+   larger than x it comes last, so that it can be used up at once: an update
+   of w waits for x's gradient, which reads w. */
 #include "base/window.h"
 #include "graph/op.h"
 
@@ -191,13 +193,17 @@ static void conv2d_grad(rp_tape *tape, const rp_node *node,
                         rp_tensor *const *dy, rp_tensor **dx) {
   static const int64_t all_but_channels[3] = {0, 2, 3};
   rp_tensor *x = rp_input(node, 0), *w = rp_input(node, 1);
-  if (rp_tape_needs(tape, 1))
-    dx[1] = grad_weight(tape, node, dy[0], x, w);
+  const bool weight_first = rp_type_bytes(&w->type) <= rp_type_bytes(&x->type);
+  for (int i = 0; i < 2; i++)
+    if ((i == 0) == weight_first) {
+      if (rp_tape_needs(tape, 1))
+        dx[1] = grad_weight(tape, node, dy[0], x, w);
+    } else if (rp_tape_needs(tape, 0)) {
+      dx[0] = grad_input(tape, node, dy[0], w, x);
+    }
   if (node->n_inputs > 2 && rp_tape_needs(tape, 2))
     dx[2] = rp_sum(tape, rp_cast(tape, dy[0], (rp_dtype)rp_in(node, 2)->dtype),
                    all_but_channels, 3, false);
-  if (rp_tape_needs(tape, 0))
-    dx[0] = grad_input(tape, node, dy[0], w, x);
 }
 
 static rp_cost conv2d_cost(const rp_node *node) {
