@@ -60,7 +60,7 @@ void switch_context(context *from, context *to) {
 void make_context(context *made, char *stack, size_t bytes, void (*entry)()) {
   /* As if entry had been called: its frame is aligned when the return address
      lies just below a multiple of 16. */
-  void **top = reinterpret_cast<void **>(stack + bytes) - 2;
+  void **top = reinterpret_cast<void **>(stack + bytes) - 1;
   top[0] = nullptr;
   *--top = reinterpret_cast<void *>(entry);
   top -= 6;
