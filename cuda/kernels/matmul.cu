@@ -24,7 +24,7 @@ rp_status pack_as(const rp_kernel_args *args, const rp_array &from, void *to) {
   const rp_array *const arrays[1] = {&from};
   const walk<1> w = walk_over(&from.type, arrays);
   if (w.count == 0) return RP_OK;
-  return launch(args, "matmul", pack_kernel<T>, grid_for(w.count), BLOCK, 0, w,
+  return launch(args, "pack", pack_kernel<T>, grid_for(w.count), BLOCK, 0, w,
                 static_cast<const T *>(from.data), static_cast<T *>(to));
 }
 
@@ -48,7 +48,7 @@ rp_status bias_as(const rp_kernel_args *args, const rp_array *bias,
   const rp_array *const arrays[2] = {&y, bias ? bias : &y};
   const walk<2> w = walk_over(&y.type, arrays);
   if (w.count == 0) return RP_OK;
-  return launch(args, "linear", bias_kernel<T, B>, grid_for(w.count), BLOCK, 0,
+  return launch(args, "bias", bias_kernel<T, B>, grid_for(w.count), BLOCK, 0,
                 w, static_cast<const B *>(bias ? bias->data : nullptr),
                 static_cast<T *>(y.data), adds);
 }

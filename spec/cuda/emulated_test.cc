@@ -75,6 +75,29 @@ void every_thread_runs_once() {
   for (int each : out.host()) CHECK(each == 5);
 }
 
+/* Compilers keep vectors on the stack where they trust it to be aligned. */
+struct alignas(16) four {
+  float at[4];
+};
+__global__ void through_the_stack(const four *in, four *out, int shift) {
+  const four x = in[threadIdx.x];
+  four y;
+  for (int k = 0; k < 4; k++) y.at[k] = x.at[(k + shift) % 4];
+  CHECK(reinterpret_cast<uintptr_t>(&y) % 16 == 0);
+  CHECK(reinterpret_cast<uintptr_t>(__builtin_frame_address(0)) % 16 == 0);
+  __syncthreads();
+  out[threadIdx.x] = y;
+}
+
+void stacks_are_aligned() {
+  on_device<four> in(std::vector<four>(64, four{{1, 2, 3, 4}})),
+      out(std::vector<four>(64));
+  OK(launch("through_the_stack", through_the_stack, 1, 64, 0, nullptr,
+            in.data, out.data, 1));
+  for (const four &each : out.host())
+    CHECK(each.at[0] == 2 && each.at[3] == 1);
+}
+
 __global__ void reverse_block(const int *in, int *out) {
   __shared__ int tile[256];
   tile[threadIdx.x] = in[blockIdx.x * 256 + threadIdx.x];
@@ -561,6 +584,7 @@ void memory_runs_out() {
 
 int main() {
   every_thread_runs_once();
+  stacks_are_aligned();
   barriers_separate();
   shuffles_and_dynamic_shared_memory();
   warp_functions();
