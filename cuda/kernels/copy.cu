@@ -1,7 +1,7 @@
 /* Copies between strided arrays of any dtype: contiguous, narrow_grad, cat,
    pad. An element is moved as a word of its size; where rows are dense and
    aligned, as many as fit into 16 bytes are one word. */
-#include "kernel.h"
+#include "kernels/pack.h"
 
 namespace rp {
 namespace {
@@ -164,10 +164,6 @@ struct padding {
   int64_t dims[RP_RANK], before[RP_RANK], step[RP_RANK], x_dims[RP_RANK],
       x_strides[RP_RANK];
 };
-
-__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
-  return (a | b) >> 31 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
-}
 
 template <typename T>
 __global__ void __launch_bounds__(BLOCK)
