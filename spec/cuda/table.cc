@@ -495,7 +495,7 @@ void batch_norm_part(writer &w) {
   for (const dims &d : images) {
     const tensors in = with_vectors(w, w.leaf(d), 2);
     rp_tensor *y = w.record("batch_norm", in, {}, {1e-5, 0.1});
-    call c = w.of_node(y->node);
+    call c = w.b.of_node(y->node);
     c.op = w.op;
     if (w.op == "batch_norm_apply") {
       c.in.push_back(w.output(y, 1));
