@@ -201,6 +201,8 @@ void reduced_over(writer &w, const dims &front, fill f, bool of_nothing) {
   one(w.leaf({300, 257}, f), {1});
   one(w.leaf({3, 1000, 33}, f), {1});
   one(w.leaf({4 * MANY}, f), {});
+  one(w.leaf({20, 2, 4000}, f), {0, 2});
+  one(w.leaf({20, 2, 4001}, f), {0, 2});
   one(w.view(lie::offset, {63, 129}, f), {1});
   one(w.view(lie::offset, {63, 129}, f), {0});
   one(w.view(lie::transposed, {63, 29}, f), {1});
@@ -609,7 +611,8 @@ struct table_case { int64_t entries, width; dims at; };
 const table_case tables[] = {{1, 1, {1}},      {7, 3, {5}},
                              {11, 4, {}},      {50, 64, {3, 17}},
                              {1000, 33, {200}}, {5, 768, {2, 100}},
-                             {20, 8, {0}},     {3, 2, {5000}}};
+                             {20, 8, {0}},     {3, 2, {5000}},
+                             {70000, 3, {3000}}};
 
 template <typename F> void each_table(F f) {
   for (const table_case &t : tables)
