@@ -571,7 +571,8 @@ void cross_entropy_grad(writer &w) {
 
 struct head_case { dims x; int64_t classes; };
 const head_case heads[] = {{{1, 1}, 1},     {{5, 7}, 3},      {{2, 9, 16}, 33},
-                           {{130, 64}, 500}, {{600, 32}, 65},  {{33, 24}, 2011}};
+                           {{130, 64}, 500}, {{600, 32}, 65},  {{33, 24}, 2011},
+                           {{5, 16}, 9001}};
 
 tensors head_inputs(writer &w, const head_case &h, int labels, bool bias) {
   tensors in = {w.leaf(h.x), w.leaf({h.classes, h.x.back()}),
