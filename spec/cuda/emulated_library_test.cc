@@ -1,6 +1,7 @@
 /* The emulated libraries keep to the real ones' conventions. */
 #include <cublasLt.h>
 #include <cuda_bf16.h>
+#include <cudnn.h>
 
 #include "emulated_test.h"
 
@@ -265,6 +266,139 @@ void products_are_captured() {
   OK(cudaStreamDestroy(stream));
 }
 
+/* ---- convolutions ---------------------------------------------------------------------- */
+
+#define DNN_OK(call) CHECK((call) == CUDNN_STATUS_SUCCESS)
+
+struct images {
+  cudnnHandle_t handle;
+  cudnnTensorDescriptor_t x, y;
+  cudnnFilterDescriptor_t w;
+  cudnnConvolutionDescriptor_t how;
+  explicit images(int groups) {
+    DNN_OK(cudnnCreate(&handle));
+    DNN_OK(cudnnCreateTensorDescriptor(&x));
+    DNN_OK(cudnnCreateTensorDescriptor(&y));
+    DNN_OK(cudnnCreateFilterDescriptor(&w));
+    DNN_OK(cudnnCreateConvolutionDescriptor(&how));
+    DNN_OK(cudnnSetConvolutionGroupCount(how, groups));
+  }
+  ~images() {
+    cudnnDestroyConvolutionDescriptor(how);
+    cudnnDestroyFilterDescriptor(w);
+    cudnnDestroyTensorDescriptor(y);
+    cudnnDestroyTensorDescriptor(x);
+    cudnnDestroy(handle);
+  }
+};
+
+/* (1 2 3; 4 5 6; 7 8 9) with (1 2; 3 4), by hand; its mirror image where it is
+   a convolution in the mathematician's sense. */
+void a_convolution_by_hand() {
+  images c(1);
+  DNN_OK(cudnnSetTensor4dDescriptor(c.x, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT,
+                                    1, 1, 3, 3));
+  DNN_OK(cudnnSetTensor4dDescriptor(c.y, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT,
+                                    1, 1, 2, 2));
+  DNN_OK(cudnnSetFilter4dDescriptor(c.w, CUDNN_DATA_FLOAT, CUDNN_TENSOR_NCHW,
+                                    1, 1, 2, 2));
+  on_device<float> x({1, 2, 3, 4, 5, 6, 7, 8, 9}), w({1, 2, 3, 4}),
+      y({0, 0, 0, 0});
+  const float one = 1, zero = 0;
+  for (const auto mode : {CUDNN_CROSS_CORRELATION, CUDNN_CONVOLUTION}) {
+    DNN_OK(cudnnSetConvolution2dDescriptor(c.how, 0, 0, 1, 1, 1, 1, mode,
+                                           CUDNN_DATA_FLOAT));
+    DNN_OK(cudnnConvolutionForward(
+        c.handle, &one, c.x, x.data, c.w, w.data, c.how,
+        CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, nullptr, 0, &zero, c.y,
+        y.data));
+    CHECK(y.host() == (mode == CUDNN_CROSS_CORRELATION
+                           ? std::vector<float>({37, 47, 67, 77})
+                           : std::vector<float>({23, 33, 53, 63})));
+  }
+  DNN_OK(cudnnSetConvolution2dDescriptor(c.how, 1, 0, 1, 1, 1, 1,
+                                         CUDNN_CROSS_CORRELATION,
+                                         CUDNN_DATA_FLOAT));
+  CHECK(cudnnConvolutionForward(
+            c.handle, &one, c.x, x.data, c.w, w.data, c.how,
+            CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, nullptr, 0, &zero, c.y,
+            y.data) == CUDNN_STATUS_BAD_PARAM);
+}
+
+/* Both gradients are the adjoints of the convolution: <y(x, w), dy> is
+   <x, dx(dy, w)> and <w, dw(x, dy)>, whatever stride, padding, dilation and
+   groups. */
+void gradients_are_adjoints() {
+  images c(2);
+  const int n = 2, in = 4, out = 6, h = 7, v = 6;
+  DNN_OK(cudnnSetTensor4dDescriptor(c.x, CUDNN_TENSOR_NCHW, CUDNN_DATA_DOUBLE,
+                                    n, in, h, v));
+  DNN_OK(cudnnSetFilter4dDescriptor(c.w, CUDNN_DATA_DOUBLE, CUDNN_TENSOR_NCHW,
+                                    out, in / 2, 3, 2));
+  DNN_OK(cudnnSetConvolution2dDescriptor(c.how, 2, 1, 2, 1, 1, 2,
+                                         CUDNN_CROSS_CORRELATION,
+                                         CUDNN_DATA_DOUBLE));
+  int y_n, y_c, y_h, y_w;
+  DNN_OK(cudnnGetConvolution2dForwardOutputDim(c.how, c.x, c.w, &y_n, &y_c,
+                                               &y_h, &y_w));
+  CHECK(y_n == n && y_c == out && y_h == 5 && y_w == 6);
+  DNN_OK(cudnnSetTensor4dDescriptor(c.y, CUDNN_TENSOR_NCHW, CUDNN_DATA_DOUBLE,
+                                    n, out, y_h, y_w));
+  const auto values = [](size_t count, unsigned seed) {
+    std::vector<double> all(count);
+    for (double &each : all) {
+      seed = seed * 1664525u + 1013904223u;
+      each = (double)(seed >> 8) / (1 << 23) - 1;
+    }
+    return all;
+  };
+  const auto dot = [](const std::vector<double> &a, const std::vector<double> &b) {
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); i++) sum += a[i] * b[i];
+    return sum;
+  };
+  on_device<double> x(values(n * in * h * v, 1)), w(values(out * 2 * 6, 2)),
+      dy(values(n * out * y_h * y_w, 3)), y(dy.host()), dx(x.host()),
+      dw(w.host());
+  const double one = 1, zero = 0;
+  int found;
+  cudnnConvolutionBwdFilterAlgoPerf_t proposals[4];
+  DNN_OK(cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+      c.handle, c.x, c.y, c.how, c.w, 4, &found, proposals));
+  CHECK(found == 2);
+  size_t bytes;
+  DNN_OK(cudnnGetConvolutionBackwardFilterWorkspaceSize(
+      c.handle, c.x, c.y, c.how, c.w, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
+      &bytes));
+  on_device<char> workspace(std::vector<char>(bytes + 1024));
+  DNN_OK(cudnnConvolutionForward(
+      c.handle, &one, c.x, x.data, c.w, w.data, c.how,
+      CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, nullptr, 0, &zero, c.y,
+      y.data));
+  CHECK(cudnnConvolutionBackwardFilter(
+            c.handle, &one, c.x, x.data, c.y, dy.data, c.how,
+            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1, workspace.data, bytes - 1,
+            &zero, c.w, dw.data) == CUDNN_STATUS_BAD_PARAM);
+  DNN_OK(cudnnConvolutionBackwardFilter(
+      c.handle, &one, c.x, x.data, c.y, dy.data, c.how,
+      CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1, workspace.data, bytes, &zero, c.w,
+      dw.data));
+  DNN_OK(cudnnGetConvolutionBackwardDataWorkspaceSize(
+      c.handle, c.w, c.y, c.how, c.x, CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
+      &bytes));
+  CHECK(bytes <= workspace.count);
+  DNN_OK(cudnnConvolutionBackwardData(
+      c.handle, &one, c.w, w.data, c.y, dy.data, c.how,
+      CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, workspace.data, bytes, &zero, c.x,
+      dx.data));
+  const double by_y = dot(y.host(), dy.host());
+  double total = 0; /* rounding is of the terms' size, not of their sum's */
+  for (double each : y.host()) total += std::fabs(each);
+  CHECK(std::fabs(by_y) > 1);
+  CHECK(std::fabs(by_y - dot(x.host(), dx.host())) < 1e-12 * total);
+  CHECK(std::fabs(by_y - dot(w.host(), dw.host())) < 1e-12 * total);
+}
+
 } // namespace
 
 int main() {
@@ -273,6 +407,8 @@ int main() {
   batches_bf16_and_broadcasts();
   algorithms_and_what_they_ask_for();
   products_are_captured();
+  a_convolution_by_hand();
+  gradients_are_adjoints();
   printf("emulated libraries: all passed\n");
   return 0;
 }
