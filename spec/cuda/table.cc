@@ -577,7 +577,8 @@ void cross_entropy_grad(writer &w) {
 
 struct head_case { dims x; int64_t classes; };
 const head_case heads[] = {{{1, 1}, 1},     {{5, 7}, 3},      {{2, 9, 16}, 33},
-                           {{130, 64}, 500}, {{600, 32}, 65},  {{33, 24}, 2011}};
+                           {{130, 64}, 500}, {{600, 32}, 65},  {{33, 24}, 2011},
+                           {{5, 16}, 9001}};
 
 tensors head_inputs(writer &w, const head_case &h, int labels, bool bias) {
   tensors in = {w.leaf(h.x), w.leaf({h.classes, h.x.back()}),
@@ -774,7 +775,8 @@ const conv_case convolutions[] = {
     {{1, 8, 12, 12}, {8, 1, 3, 3}, {1, 1, 1, 1, 1, 1, 8}},
     {{3, 16, 14, 14}, {32, 16, 1, 1}, {1, 1, 0, 0, 1, 1, 1}},
     {{2, 3, 23, 23}, {8, 3, 7, 7}, {2, 2, 3, 3, 1, 1, 1}},
-    {{4, 8, 10, 10}, {16, 8, 3, 3}, {2, 2, 1, 1, 1, 1, 1}}};
+    {{4, 8, 10, 10}, {16, 8, 3, 3}, {2, 2, 1, 1, 1, 1, 1}},
+    {{0, 3, 8, 8}, {4, 3, 3, 3}, {1, 1, 1, 1, 1, 1, 1}}};
 
 void conv2d(writer &w) {
   for (const conv_case &c : convolutions) {
