@@ -287,7 +287,9 @@ static void spread(const rp_winograd *g, const planes *p, int64_t slice,
 /* A' m A of the slice's tiles (+ bias) into channels first .. first + n - 1. */
 static void collect_strip(const rp_winograd *g, const planes *p, int64_t strip,
                           int64_t channel, int64_t at, int64_t channels,
-                          const float *from, vec bias) {
+                          const float *from, const float *bias) {
+  vec more = {0};
+  if (bias) rp_vec_load(&more, bias + channel);
   const int64_t step = slice_tiles(g) * channels;
   float *const plane = plane_at(g, p, strip, channel);
   vec pixels[TILE * CHUNK * TILE];
@@ -300,7 +302,7 @@ static void collect_strip(const rp_winograd *g, const planes *p, int64_t strip,
                  step, out);
       for (int64_t i = 0; i < k.bottom - k.top; i++)
         for (int64_t j = 0; j < least(TILE, columns - t * TILE); j++)
-          pixels[i * columns + t * TILE + j] = out[i * TILE + j] + bias;
+          pixels[i * columns + t * TILE + j] = out[i * TILE + j] + more;
     }
     move_pixels(p, &k, plane, pixels, true);
   }
@@ -316,7 +318,7 @@ static void collect(const rp_winograd *g, const planes *p, int64_t slice,
   for (int64_t s = 0; s < strips; s++)
     for (int64_t c = 0; c < n; c += LANES)
       collect_strip(g, p, begin + s, first + c, s * g->tiles[1], n, from + c,
-                    bias ? rp_vec_load(bias + first + c) : (vec){0});
+                    bias);
 }
 
 /* ---- kernels ---------------------------------------------------------------- */
@@ -338,7 +340,7 @@ static void spread_kernels(const rp_winograd *g, const float *w,
         for (int t = 0; t < TAPS; t++)
           taps[turned ? TAPS - 1 - t : t][l] = from[l * lane + t];
       vec in[TAPS];
-      for (int t = 0; t < TAPS; t++) in[t] = rp_vec_load(taps[t]);
+      for (int t = 0; t < TAPS; t++) rp_vec_load(&in[t], taps[t]);
       rp_both_out(rp_kernel_pass, KERNEL, BOX, in, KERNEL,
                   to + r * g->part + c, step);
     }
@@ -357,7 +359,7 @@ static void collect_kernels(const rp_winograd *g, const float *from,
       rp_both_in(rp_kernel_gradient_pass, BOX, KERNEL,
                  from + o * g->across + c, step, out);
       float taps[TAPS][LANES];
-      for (int t = 0; t < TAPS; t++) rp_vec_store(taps[t], out[t]);
+      for (int t = 0; t < TAPS; t++) rp_vec_store(taps[t], &out[t]);
       for (int64_t l = 0; l < LANES; l++)
         for (int t = 0; t < TAPS; t++) to[l * TAPS + t] = taps[t][l];
     }

@@ -19,12 +19,14 @@ enum { TILE = 4, KERNEL = 3, BOX = TILE + KERNEL - 1, LANES = 16 };
 /* Sixteen lanes whatever the processor's vectors are. */
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
 
-RP_INLINE vec rp_vec_load(const float *x) {
-  vec v;
-  memcpy(&v, x, sizeof v);
-  return v;
+/* By address: how a vector is handed over by value depends on the processor
+   that is compiled for. */
+RP_INLINE void rp_vec_load(vec *v, const float *x) {
+  memcpy(v, x, sizeof *v);
 }
-RP_INLINE void rp_vec_store(float *x, vec v) { memcpy(x, &v, sizeof v); }
+RP_INLINE void rp_vec_store(float *x, const vec *v) {
+  memcpy(x, v, sizeof *v);
+}
 
 /* ---- channels across lanes ----------------------------------------------- */
 
@@ -60,7 +62,7 @@ static inline void rp_vec_gather(const float *x, int64_t area, int64_t n,
   for (int64_t i = 0; i < n; i += LANES) {
     const int64_t at = i + LANES <= n ? i : n - LANES;
     vec rows[LANES];
-    for (int l = 0; l < LANES; l++) rows[l] = rp_vec_load(x + l * area + at);
+    for (int l = 0; l < LANES; l++) rp_vec_load(&rows[l], x + l * area + at);
     rp_vec_transpose(rows);
     for (int l = 0; l < LANES; l++) to[at + l] = rows[l];
   }
@@ -79,7 +81,7 @@ static inline void rp_vec_scatter(const vec *from, int64_t n, float *x,
     vec rows[LANES];
     for (int l = 0; l < LANES; l++) rows[l] = from[at + l];
     rp_vec_transpose(rows);
-    for (int l = 0; l < LANES; l++) rp_vec_store(x + l * area + at, rows[l]);
+    for (int l = 0; l < LANES; l++) rp_vec_store(x + l * area + at, &rows[l]);
   }
 }
 
@@ -172,7 +174,7 @@ RP_INLINE void rp_both_out(rp_pass *pass, int n, int m, const vec *x,
   for (int j = 0; j < n; j++) pass(x + j, pitch, middle + j, n);
   for (int i = 0; i < m; i++) {
     pass(middle + i * n, 1, row, 1);
-    for (int j = 0; j < m; j++) rp_vec_store(y + (i * m + j) * step, row[j]);
+    for (int j = 0; j < m; j++) rp_vec_store(y + (i * m + j) * step, &row[j]);
   }
 }
 
@@ -182,7 +184,7 @@ RP_INLINE void rp_both_in(rp_pass *pass, int n, int m, const float *x,
   vec middle[BOX * BOX], column[BOX];
   for (int j = 0; j < n; j++) {
     for (int i = 0; i < n; i++)
-      column[i] = rp_vec_load(x + (i * n + j) * step);
+      rp_vec_load(&column[i], x + (i * n + j) * step);
     pass(column, 1, middle + j, n);
   }
   for (int i = 0; i < m; i++) pass(middle + i * n, 1, y + i * m, 1);
