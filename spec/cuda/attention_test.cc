@@ -1,8 +1,8 @@
 /* Attention's CUDA kernels on the emulated device against the CPU's on the
    same numbers: every dtype, odd sizes, lengths that differ, masks, dropout,
    packed operands, operands whose rows are not where they would lie by
-   themselves. The same bits in whatever order threads run, and what lies around the outputs
-   as it was. */
+   themselves. The same bits in whatever order threads run, and what lies
+   around the outputs as it was. */
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
