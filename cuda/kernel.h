@@ -23,10 +23,9 @@
 
 #include "device.h"
 
-#include <cuda_bf16.h>
-
 #include "base/random.h"
 #include "graph/op.h"
+#include "kernels/scalar.h" /* dtypes, random words, the elementwise ops */
 
 #ifndef RP_EMULATED
 /* `type *name` on the block's dynamic shared memory. */
@@ -36,8 +35,6 @@
 #endif
 
 namespace rp {
-
-typedef __nv_bfloat16 bf16;
 
 /* ---- launching --------------------------------------------------------------- */
 
@@ -82,23 +79,6 @@ static inline dim3 grid_for(int64_t count) {
        i < (count); i += (int64_t)gridDim.x * blockDim.x)
 
 /* ---- dtypes --------------------------------------------------------------------- */
-
-template <typename T> struct arithmetic { typedef T type; };
-template <> struct arithmetic<bf16> { typedef float type; };
-/* What a T is computed in: f32 for bf16. */
-template <typename T> using wide = typename arithmetic<T>::type;
-
-template <typename T> __device__ __forceinline__ wide<T> widen(T x) { return x; }
-template <> __device__ __forceinline__ float widen<bf16>(bf16 x) {
-  return __bfloat162float(x);
-}
-/* Rounds to nearest even, once. */
-template <typename T> __device__ __forceinline__ T narrow(wide<T> x) {
-  return x;
-}
-template <> __device__ __forceinline__ bf16 narrow<bf16>(float x) {
-  return __float2bfloat16_rn(x);
-}
 
 /* A float array whose dtype is known at run time (f32 beside bf16): element i
    in f32. */
@@ -216,35 +196,9 @@ __device__ __forceinline__ T block_reduce(T x, T identity, T *scratch, F f) {
   __syncthreads();
   if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = x;
   __syncthreads();
-  T all = threadIdx.x % WARP < warps ? scratch[threadIdx.x % WARP] : identity;
+  const int lane = (int)threadIdx.x % WARP;
+  T all = lane < warps ? scratch[lane] : identity;
   return warp_reduce(all, f);
-}
-
-/* ---- random words -------------------------------------------------------------------- */
-
-/* rp_philox_block for the device: base/random.h says which word is whose. */
-__device__ __forceinline__ uint4 philox(const uint64_t *draw, uint64_t block) {
-  const uint64_t seed = draw[0], stream = draw[1];
-  uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32);
-  uint32_t c2 = (uint32_t)stream, c3 = (uint32_t)(stream >> 32);
-  uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-  for (int round = 0; round < 10; round++) {
-    const uint64_t p0 = (uint64_t)0xD2511F53u * c0;
-    const uint64_t p1 = (uint64_t)0xCD9E8D57u * c2;
-    c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-    c1 = (uint32_t)p1;
-    c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-    c3 = (uint32_t)p0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return make_uint4(c0, c1, c2, c3);
-}
-__device__ __forceinline__ uint32_t philox_word(const uint64_t *draw,
-                                                uint64_t word) {
-  const uint4 w = philox(draw, word / 4);
-  const uint32_t of[4] = {w.x, w.y, w.z, w.w};
-  return of[word % 4];
 }
 
 /* ---- faults ------------------------------------------------------------------------- */
