@@ -2,6 +2,8 @@
    engines know again (cuDNN developer guide, "Fused Flash Attention fprop" and
    "bprop"), so which operations there are, and in what order, is part of the
    interface. */
+#ifndef RP_EMULATED
+
 #include "cudnn_attention.h"
 
 #include <cmath>
@@ -114,3 +116,5 @@ void cudnn_attention_backward(cudnn_graph *g,
 }
 
 } // namespace rp
+
+#endif

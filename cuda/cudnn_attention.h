@@ -25,10 +25,10 @@ struct cudnn_attention_problem {
 /* In the order of a run's pointers; forward is the first five alone. delta is
    scratch: (B, H, Tq) in f32. */
 enum {
-  CUDNN_Q, CUDNN_K, CUDNN_V, CUDNN_OUT, CUDNN_LSE, CUDNN_DOUT, CUDNN_DELTA,
-  CUDNN_DQ, CUDNN_DK, CUDNN_DV, CUDNN_ARGUMENTS
+  CUDNN_Q, CUDNN_K, CUDNN_V, CUDNN_OUT, CUDNN_LSE, CUDNN_FORWARD_ARGUMENTS,
+  CUDNN_DOUT = CUDNN_FORWARD_ARGUMENTS, CUDNN_DELTA, CUDNN_DQ, CUDNN_DK,
+  CUDNN_DV, CUDNN_ARGUMENTS
 };
-enum { CUDNN_FORWARD_ARGUMENTS = CUDNN_LSE + 1 };
 
 /* Fills an empty graph; it is then planned and run. */
 void cudnn_attention_forward(cudnn_graph *graph,
