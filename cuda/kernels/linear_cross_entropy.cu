@@ -21,8 +21,8 @@ namespace rp {
 namespace {
 
 /* A chunk passes over the whole weight, and over dw, which it reads and
-   writes. At 50304 classes of 768 features and 128 MiB (640 rows) that is half
-   as much traffic as the logits themselves make; at 64 MiB as much. */
+   writes. At 50257 classes of 768 features and 128 MiB (640 rows) that is half
+   as much traffic as the logits make; at 64 MiB (256 rows) a third more. */
 #ifdef RP_EMULATED
 constexpr int64_t CHUNK_BYTES = 64 << 10; /* tests have few logits */
 #else
