@@ -167,6 +167,8 @@ result run_cuda(book &b, rp_cuda_device *device, const call &c,
   args.out = outs.data();
   args.workspace = workspace.data();
   args.draw = (const uint64_t *)draw.data();
+  /* Copies may still be on their way: this stream does not wait for them. */
+  must(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   *device->host_fault = {};
   if (how.faulty) device->host_fault->node = 99;
 #ifdef RP_EMULATED
