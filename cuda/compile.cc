@@ -18,6 +18,9 @@ namespace rp {
 const header compile_headers[COMPILE_HEADERS] = {
     {"scalar.h", rp_cuda_scalar_text},
     {"cuda_bf16.h",
+     "#ifdef RP_EMULATED\n"
+     "#include_next <cuda_bf16.h>\n"
+     "#endif\n"
      "#ifndef __CUDA_BF16_H__\n"
      "#define __CUDA_BF16_H__\n"
      "struct __nv_bfloat16 {\n"

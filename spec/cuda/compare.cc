@@ -167,6 +167,8 @@ result run_cuda(book &b, rp_cuda_device *device, const call &c,
   args.out = outs.data();
   args.workspace = workspace.data();
   args.draw = (const uint64_t *)draw.data();
+  /* Copies may still be on their way: this stream does not wait for them. */
+  must(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   *device->host_fault = {};
   if (how.faulty) device->host_fault->node = 99;
 #ifdef RP_EMULATED
@@ -336,6 +338,43 @@ static std::string compare_broken_index(book &b, rp_cuda_device *device,
   return "";
 }
 
+static bool same_bits(const rp_type &type, const bytes &a, const bytes &b) {
+  if (a == b) return true;
+  const size_t size = rp_dtype_size((rp_dtype)type.dtype);
+  for (size_t i = 0; i * size < a.size(); i++)
+    if (memcmp(&a[i * size], &b[i * size], size) != 0 &&
+        !(std::isnan(element(a.data(), type.dtype, (int64_t)i)) &&
+          std::isnan(element(b.data(), type.dtype, (int64_t)i))))
+      return false;
+  return true;
+}
+
+/* A fused node has the bits of its parts' own rows, run one by one; NaNs are
+   all alike. */
+static std::string compare_parts(book &b, rp_cuda_device *device,
+                                 const call &c, const bytes &fused) {
+  std::string wrong;
+  for (const rp_node *node : c.parts) {
+    const call part = b.of_node(node);
+    const rp_kernel *row = cuda_row(part.op, row_dtype(part));
+    if (row == nullptr) {
+      wrong = part.op + " has no row to compare with";
+      break;
+    }
+    const result r = run_cuda(b, device, part, row, manner());
+    if (!r.wrong.empty()) {
+      wrong = part.op + ": " + r.wrong;
+      break;
+    }
+    b.put(&node->outputs[0], r.values[0]);
+  }
+  if (wrong.empty() &&
+      !same_bits(c.out[0], fused, b.value(&c.parts.back()->outputs[0])))
+    wrong = "other bits than its parts, one by one";
+  for (const rp_node *node : c.parts) b.forget(&node->outputs[0]);
+  return wrong;
+}
+
 std::string compare(book &b, rp_cuda_device *device, const call &c) {
   const rp_kernel *row = cuda_row(c.op, row_dtype(c));
   std::vector<bytes> want;
@@ -374,6 +413,10 @@ std::string compare(book &b, rp_cuda_device *device, const call &c) {
     const result r = run_cuda(b, device, c, row, how);
     if (!r.wrong.empty()) return text("over input %zu: ", i) + r.wrong;
     if (r.values != first.values) return text("other bits over input %zu", i);
+  }
+  if (!c.parts.empty()) {
+    const std::string wrong = compare_parts(b, device, c, first.values[0]);
+    if (!wrong.empty()) return wrong;
   }
   const std::string wrong = c.flags & RP_EFFECT
                                 ? compare_faulty(b, device, c, row) : "";
