@@ -6,6 +6,7 @@
 #include "cases.h"
 #include "compare.h"
 #include "opened.h"
+#include "totals.h"
 
 static int failures;
 
@@ -57,6 +58,6 @@ int main() {
   if (failures) printf("%s\n", message);
   check(prepare(ctx, 0) == RP_OK, "nothing is compiled for no elements");
   rp_context_free(ctx);
-  if (failures == 0) printf("compile: all passed\n");
+  say_totals(failures == 0, failures != 0);
   return failures != 0;
 }

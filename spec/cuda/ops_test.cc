@@ -6,6 +6,7 @@
      ops_test              all ops; the last line lists rows that are missing
      ops_test matmul sum   these alone
      ops_test -v ...       with a line a case
+     ops_test --share 1/2  every second op, from the second on
      ops_test --table ...  no CUDA row is run, but every case by the CPU
 
    Rows that are missing are a failure where RP_CUDA_COMPLETE is set. */
@@ -16,6 +17,7 @@
 
 #include "compare.h"
 #include "opened.h"
+#include "totals.h"
 
 namespace {
 
@@ -23,6 +25,7 @@ enum { SKIPPED = 77 };
 
 struct counts {
   int cases = 0, failures = 0;
+  int right = 0, wrong = 0; /* rows */
   std::map<std::string, std::string> missing; /* op: its dtypes */
 };
 
@@ -61,6 +64,7 @@ void check_row(const std::string &op, rp_dtype dtype, counts &total) {
     printf("not ok %s %s: the table has no case\n", op.c_str(), name);
   }
   if (failures == 0) printf("ok %s %s, %d cases\n", op.c_str(), name, n);
+  failures == 0 ? total.right++ : total.wrong++;
   fflush(stdout);
   total.cases += n;
   total.failures += failures;
@@ -69,6 +73,18 @@ void check_row(const std::string &op, rp_dtype dtype, counts &total) {
 void check_op(const std::string &op, counts &total) {
   for (int dtype = 0; dtype < RP_DTYPES; dtype++)
     if (cases::cpu_row(op, dtype)) check_row(op, (rp_dtype)dtype, total);
+}
+
+/* All ops, or those of a share. */
+void check_ops(int share, int shares, counts &total) {
+  int op = 0;
+  for (int i = 0; i < rp_op_count(); i++) {
+    rp_op_info info;
+    rp_op_describe(rp_op_at(i), &info);
+    if (op++ % shares == share) check_op(info.name, total);
+  }
+  for (const char *const *u = cases::unregistered; *u; u++)
+    if (op++ % shares == share) check_op(*u, total);
 }
 
 bool is_op(const char *name) {
@@ -81,8 +97,14 @@ bool is_op(const char *name) {
 
 int main(int argc, char **argv) {
   counts total;
-  int named = 0;
+  int named = 0, share = 0, shares = 1;
   for (int i = 1; i < argc; i++) {
+    if (strcmp(argv[i], "--share") == 0 &&
+        (i + 1 == argc || sscanf(argv[++i], "%d/%d", &share, &shares) != 2 ||
+         share < 0 || share >= shares)) {
+      fprintf(stderr, "--share takes 0/2 or 1/2, or the like\n");
+      return 1;
+    }
     verbose = verbose || strcmp(argv[i], "-v") == 0;
     table_alone = table_alone || strcmp(argv[i], "--table") == 0;
   }
@@ -91,7 +113,8 @@ int main(int argc, char **argv) {
     return SKIPPED;
   }
   for (int i = 1; i < argc; i++) {
-    if (argv[i][0] == '-') continue;
+    if (strcmp(argv[i], "--share") == 0) i++;
+    if (argv[i][0] == '-' || strchr(argv[i], '/')) continue;
     if (!is_op(argv[i])) {
       fprintf(stderr, "%s is no op\n", argv[i]);
       return 1;
@@ -99,16 +122,9 @@ int main(int argc, char **argv) {
     check_op(argv[i], total);
     named++;
   }
-  if (named == 0) {
-    for (int i = 0; i < rp_op_count(); i++) {
-      rp_op_info info;
-      rp_op_describe(rp_op_at(i), &info);
-      check_op(info.name, total);
-    }
-    for (const char *const *u = cases::unregistered; *u; u++)
-      check_op(*u, total);
-  }
+  if (named == 0) check_ops(share, shares, total);
   printf("%d cases, %d failures\n", total.cases, total.failures);
+  say_totals(total.right, total.wrong);
   const char *before = "missing: ";
   for (const auto &m : total.missing) {
     printf("%s%s (%s)", before, m.first.c_str(), m.second.c_str());

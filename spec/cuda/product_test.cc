@@ -6,6 +6,7 @@
 
 #include "opened.h"
 #include "product.h"
+#include "totals.h"
 
 namespace {
 
@@ -164,11 +165,14 @@ void check(const problem &p, rp_dtype from, rp_dtype to, rp_dtype bias_dtype) {
                                y.size()) == 0);
 }
 
+int problems; /* checked */
+
 void check_all(const problem &p) {
   check(p, RP_F32, RP_F32, RP_F32);
   check(p, RP_F64, RP_F64, RP_F64);
   for (rp_dtype to : {RP_F32, RP_BF16})
     for (rp_dtype bias : {RP_F32, RP_BF16}) check(p, RP_BF16, to, bias);
+  problems++;
 }
 
 } // namespace
@@ -225,6 +229,6 @@ int main() {
   p = {"a long sum", {2, 3000}, {3000, 1}, {3000, 3}, {1, 3000}, {2, 3},
        {3, 1}};
   check_all(p);
-  printf("products: all passed\n");
+  say_totals(problems, 0);
   return 0;
 }
