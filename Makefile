@@ -40,6 +40,9 @@ test: deps
 # The specs that take minutes.
 test-long: all
 	luajit "$$(command -v busted)" --run=long
+	@if $(BUILD) build --target help | grep -q ' ops_test$$'; then \
+	  $(BUILD) build --target ops_test -j $(JOBS) && \
+	  RP_CUDA_COMPLETE=1 build/spec/cuda/ops_test; fi
 
 # The CUDA backend, where its toolkit is: minutes, so no part of `make`.
 # ARCHITECTURES=90 compiles for one compute capability alone.

@@ -375,7 +375,8 @@ static std::string compare_parts(book &b, rp_cuda_device *device,
   return wrong;
 }
 
-std::string compare(book &b, rp_cuda_device *device, const call &c) {
+std::string compare(book &b, rp_cuda_device *device, const call &c,
+                    unsigned again) {
   const rp_kernel *row = cuda_row(c.op, row_dtype(c));
   std::vector<bytes> want;
   if (run_cpu(b, c, want) != RP_OK)
@@ -391,11 +392,12 @@ std::string compare(book &b, rp_cuda_device *device, const call &c) {
   }
 
   struct { const char *order; bool recorded, moved; const char *name; } const
-      again[] = {
+      ways[] = {
           {"reverse", true, false,
            "replayed from a recording, in another order"},
           {"7", false, true, "in a third order, of inputs an element off"}};
-  for (const auto &a : again) {
+  for (const auto &a : ways) {
+    if (!(again >> (&a - ways) & 1u)) continue;
     manner how;
     how.rubbish = 0x5a;
     how.order = a.order;

@@ -32,8 +32,10 @@ struct result {
 result run_cuda(book &b, rp_cuda_device *device, const call &c,
                 const rp_kernel *row, const manner &how);
 
-/* "" or what is wrong with CUDA's row in this case. */
-std::string compare(book &b, rp_cuda_device *device, const call &c);
+/* "" or what is wrong with CUDA's row in this case. `again`: in which other
+   ways it runs, bit 0 for a replay and bit 1 for inputs that moved. */
+std::string compare(book &b, rp_cuda_device *device, const call &c,
+                    unsigned again = 3);
 
 } // namespace cases
 
