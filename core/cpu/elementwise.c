@@ -123,7 +123,18 @@ RP_INLINE void run_tiles(const rp_kernel_args *args,
                          rp_row_function *function, bool narrow) {
   const grid g = grid_of(args);
   const int64_t tiles = (g.count + RP_TILE - 1) / RP_TILE;
-#pragma omp parallel for schedule(static) if (rp_worth(g.count))
+  /* Without a team: a fused node's tile is run by one thread of a team, and
+     one inside another costs more than the tile, even where it has one
+     thread. */
+  if (!rp_worth(g.count)) {
+    for (int64_t t = 0; t < tiles; t++) {
+      const int64_t first = t * RP_TILE, left = g.count - first;
+      run_tile(&g, args, function, narrow, first,
+               left < RP_TILE ? left : RP_TILE);
+    }
+    return;
+  }
+#pragma omp parallel for schedule(static)
   for (int64_t t = 0; t < tiles; t++) {
     const int64_t first = t * RP_TILE, left = g.count - first;
     run_tile(&g, args, function, narrow, first,
