@@ -341,8 +341,9 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
   if (status == RP_OK) {
     status = rp_graph_simplify(graph, ctx);
     if (status == RP_OK) status = rp_graph_split(graph, ctx);
-    if (status == RP_OK && ctx->fuses && !rp_watches(ctx))
-      status = rp_graph_fuse(graph, ctx);
+    const bool fuses = ctx->fuses && !rp_watches(ctx);
+    if (status == RP_OK && fuses) status = rp_graph_end(graph, ctx);
+    if (status == RP_OK && fuses) status = rp_graph_fuse(graph, ctx);
     if (status == RP_OK) status = rp_graph_find_light(graph, ctx);
     if (status != RP_OK) rp_graph_free(graph, ctx);
   }
