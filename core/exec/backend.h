@@ -29,6 +29,9 @@ typedef struct rp_kernel_args {
   uint64_t seed;        /* random ops: rp_manual_seed's, when recorded ... */
   uint64_t stream;      /* ... and which draw since */
   rp_context *ctx;      /* for rp_fail alone */
+  /* Elementwise ops: not NULL: nothing runs, and what would comes here
+     (cpu/elementwise.h); data pointers are NULL. */
+  struct rp_row_kernel *row_kernel;
 } rp_kernel_args;
 
 typedef struct rp_kernel {
