@@ -6,7 +6,7 @@ JOBS ?= $(shell nproc)
 BUILD = cmake --build
 
 # Debian's names. lua-check brings lua5.1, which LuaRocks runs on.
-PACKAGES = gcc libc6-dev make cmake luajit libluajit-5.1-dev lua-busted lua-cjson \
+PACKAGES = gcc g++ libc6-dev make cmake luajit libluajit-5.1-dev lua-busted lua-cjson \
   lua-argparse lua-check lua-filesystem luarocks libdnnl-dev \
   libopenblas-openmp-dev libcmocka-dev dataset-fashion-mnist
 

@@ -140,13 +140,50 @@ typedef struct rp_memory {
   int64_t plan_misses;        /* plans made so far */
 } rp_memory;
 
-void rp_memory_stats(const rp_context *ctx, rp_memory *out);
+/* Of the device in that slot; -1: the default one. */
+void rp_memory_stats(const rp_context *ctx, int slot, rp_memory *out);
 void rp_memory_reset_peak(rp_context *ctx);
 /* The k-th allocation from now on fails, once (k = 1 is the next one);
    0 switches it off. For tests. */
 void rp_memory_fail_at(rp_context *ctx, int64_t k);
-/* Gives the arena back; the next program allocates it anew. */
+/* Gives the arenas back; the next program allocates its own anew. */
 void rp_arena_release(rp_context *ctx);
+
+/* ---- devices ------------------------------------------------------------ */
+
+/* A tensor lies on one device, and a recipe runs where its inputs lie; numbers
+   go wherever they are read. Devices are known by slots: 0 is the CPU. */
+
+/* The slot of "cpu", "cuda" or "cuda:1", taken into use when it is asked for
+   first; -1: RP_VALUE for a name that is none, RP_UNSUPPORTED with what is
+   missing (library, driver, device). */
+int rp_device_open(rp_context *ctx, const char *name);
+/* How many there are of "cpu" or "cuda"; -1 with what is missing. */
+int rp_device_count(rp_context *ctx, const char *backend);
+const char *rp_device_name(const rp_context *ctx, int slot);
+
+typedef struct rp_device_info {
+  const char *name, *text;         /* "cuda", "NVIDIA H100, 132 SMs, ..." */
+  int64_t total_bytes, free_bytes; /* the device's own figures; 0: not told */
+} rp_device_info;
+rp_status rp_device_describe(rp_context *ctx, int slot, rp_device_info *out);
+
+/* Leaves, and random and other recipes without inputs, that are made from
+   here on lie in that slot (-1: no change); returns the previous one. */
+int rp_device_default(rp_context *ctx, int slot);
+/* Whether programs are recorded (CUDA graphs) when they run a second time, and
+   then replayed: on where the device can. Returns the previous setting. */
+bool rp_device_record(rp_context *ctx, int slot, bool on);
+/* Waits until everything has run there; what went wrong since the last time. */
+rp_status rp_synchronize(rp_context *ctx, int slot);
+
+/* The slot t lies in, or will; the default one for a number. */
+int rp_tensor_device(const rp_tensor *t);
+/* A leaf of t's value (run if need be) in that slot; returns a reference. */
+rp_tensor *rp_tensor_to(rp_tensor *t, int slot);
+/* Moves a leaf, and its gradient, there: its next version. RP_STATE for a
+   recipe. */
+rp_status rp_leaf_to(rp_tensor *leaf, int slot);
 
 /* ---- the op registry ---------------------------------------------------- */
 

@@ -25,9 +25,9 @@ struct rp_context {
   rp_rates rates;     /* 0: the backend's */
   bool fuses; /* rp_fusion_enable */
 
+  rp_device *devices[RP_DEVICES]; /* exec/device.c; by slot, NULL: not open */
   struct rp_recorder *recorder; /* graph/record.c */
   struct rp_plans *plans;       /* exec/cache.c */
-  struct rp_arena *arena;       /* exec/arena.c */
   struct rp_trace *trace;       /* exec/trace.c, NULL: off */
 };
 

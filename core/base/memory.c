@@ -11,32 +11,106 @@ static bool refused(rp_accounts *accounts) {
   return accounts->fail_at > 0 && --accounts->fail_at == 0;
 }
 
-static void charge(rp_accounts *accounts, rp_account account, int64_t bytes) {
-  accounts->bytes[account] += bytes;
-  if (accounts->bytes[account] > accounts->peak[account])
-    accounts->peak[account] = accounts->bytes[account];
+static void charge(rp_account *account, int64_t bytes) {
+  account->bytes += bytes;
+  if (account->bytes > account->peak) account->peak = account->bytes;
 }
 
-void *rp_storage_alloc(rp_context *ctx, int64_t size) {
-  const int64_t taken = rp_align(size);
-  void *p = NULL;
-  if (!refused(&ctx->accounts))
-    p = aligned_alloc(RP_ALIGN, (size_t)(taken ? taken : RP_ALIGN));
+/* ---- storage ------------------------------------------------------------- */
+
+static rp_status no_storage(const rp_device *device, int64_t size) {
+  const bool named = device->slot != RP_CPU;
+  return rp_fail(device->ctx, RP_NOMEM,
+                 "out of memory%s%s: %lld bytes of storage refused (%lld held)",
+                 named ? " on " : "", named ? device->name : "",
+                 (long long)size, (long long)device->storage.bytes);
+}
+
+void *rp_storage_alloc(rp_device *device, int64_t size) {
+  const int64_t taken = rp_device_align(device, size);
+  void *p = refused(&device->ctx->accounts)
+                ? NULL : device->memory->alloc(device, taken);
   if (p == NULL) {
-    rp_fail(ctx, RP_NOMEM,
-            "out of memory: %lld bytes of storage refused (%lld held)",
-            (long long)size, (long long)ctx->accounts.bytes[RP_STORAGE]);
+    no_storage(device, size);
     return NULL;
   }
-  charge(&ctx->accounts, RP_STORAGE, taken);
+  charge(&device->storage, taken);
   return p;
 }
 
-void rp_storage_free(rp_context *ctx, void *p, int64_t size) {
+void rp_storage_free(rp_device *device, void *p, int64_t size) {
   if (p == NULL) return;
-  ctx->accounts.bytes[RP_STORAGE] -= rp_align(size);
+  const int64_t taken = rp_device_align(device, size);
+  device->storage.bytes -= taken;
+  device->memory->release(device, p, taken);
+}
+
+rp_status rp_arena_resize(rp_device *device, int64_t size) {
+  const int64_t taken = rp_device_align(device, size);
+  const int64_t before = device->arena.size;
+  device->storage.bytes -= before;
+  device->arena.size = 0;
+  if (taken > 0 && refused(&device->ctx->accounts)) {
+    device->arena.data = device->memory->resize_arena(
+        device, device->arena.data, before, 0);
+    return no_storage(device, size);
+  }
+  device->arena.data = device->memory->resize_arena(
+      device, device->arena.data, before, taken);
+  if (taken == 0) return RP_OK;
+  if (device->arena.data == NULL) return no_storage(device, size);
+  device->arena.size = taken;
+  charge(&device->storage, taken);
+  return RP_OK;
+}
+
+/* ---- the host's memory ------------------------------------------------------ */
+
+static void *host_alloc(rp_device *device, int64_t size) {
+  (void)device;
+  return aligned_alloc(RP_ALIGN, (size_t)(size ? size : RP_ALIGN));
+}
+
+static void host_release(rp_device *device, void *p, int64_t size) {
+  (void)device;
+  (void)size;
   free(p);
 }
+
+static void *host_resize_arena(rp_device *device, void *p, int64_t old_size,
+                               int64_t size) {
+  (void)old_size;
+  free(p);
+  return size ? host_alloc(device, size) : NULL;
+}
+
+static rp_status host_zero(rp_device *device, void *p, int64_t size) {
+  (void)device;
+  memset(p, 0, (size_t)size);
+  return RP_OK;
+}
+
+static rp_status host_copy(rp_device *device, void *to, const void *from,
+                           int64_t size) {
+  (void)device;
+  memcpy(to, from, (size_t)size);
+  return RP_OK;
+}
+
+static rp_status host_write(rp_device *device, void *to, const void *from,
+                            int64_t size, int64_t after) {
+  (void)after;
+  return host_copy(device, to, from, size);
+}
+
+const rp_device_memory rp_host_memory = {
+    .alignment = RP_ALIGN, .is_host = true, .alloc = host_alloc,
+    .release = host_release, .resize_arena = host_resize_arena,
+    .zero = host_zero, .write = host_write, .read = host_copy,
+    .copy = host_copy,
+};
+
+/* ---- recipes ------------------------------------------------------------------ */
 
 static void *no_memory(rp_context *ctx, size_t size) {
   rp_fail(ctx, RP_NOMEM, "out of memory: %zu bytes for recipes refused", size);
@@ -46,7 +120,7 @@ static void *no_memory(rp_context *ctx, size_t size) {
 void *rp_alloc(rp_context *ctx, size_t size) {
   void *p = refused(&ctx->accounts) ? NULL : calloc(1, size ? size : 1);
   if (p == NULL) return no_memory(ctx, size);
-  charge(&ctx->accounts, RP_RECIPES, (int64_t)size);
+  charge(&ctx->accounts.recipes, (int64_t)size);
   return p;
 }
 
@@ -54,13 +128,13 @@ void *rp_grow(rp_context *ctx, void *p, size_t old_size, size_t size) {
   void *grown = refused(&ctx->accounts) ? NULL : realloc(p, size ? size : 1);
   if (grown == NULL) return no_memory(ctx, size);
   if (size > old_size) memset((char *)grown + old_size, 0, size - old_size);
-  charge(&ctx->accounts, RP_RECIPES, (int64_t)size - (int64_t)old_size);
+  charge(&ctx->accounts.recipes, (int64_t)size - (int64_t)old_size);
   return grown;
 }
 
 void rp_free(rp_context *ctx, void *p, size_t size) {
   if (p == NULL) return;
-  ctx->accounts.bytes[RP_RECIPES] -= (int64_t)size;
+  ctx->accounts.recipes.bytes -= (int64_t)size;
   free(p);
 }
 

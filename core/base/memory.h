@@ -1,24 +1,31 @@
 /* The accounted allocator: every byte the library holds is asked for here.
-   Two accounts: storage (leaf bytes, held values, the arena: what a plan
-   predicts) and recipes (nodes, plans, tables: the rest).
-   Invariant: the account's bytes equal the sum of sizes handed out and not
+   Each device has an account of storage (leaf bytes, held values, the arena:
+   what a plan predicts); the context has one of recipes (nodes, plans, tables:
+   the rest).
+   Invariant: an account's bytes equal the sum of sizes handed out and not
    freed; the peak is its running maximum since the last reset. */
 #ifndef RP_BASE_MEMORY_H
 #define RP_BASE_MEMORY_H
 
-#include "base/type.h"
+#include "base/device.h"
 
-typedef enum rp_account { RP_STORAGE, RP_RECIPES, RP_ACCOUNTS } rp_account;
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef struct rp_accounts {
-  int64_t bytes[RP_ACCOUNTS], peak[RP_ACCOUNTS];
+  rp_account recipes;
   int64_t requests, fail_at;
 } rp_accounts;
 
-/* 64-byte aligned bytes for storage, or NULL with RP_NOMEM said. The account
-   is charged rp_align(size). Size 0 returns a pointer that may be freed. */
-void *rp_storage_alloc(rp_context *ctx, int64_t size);
-void rp_storage_free(rp_context *ctx, void *p, int64_t size);
+/* Aligned bytes for storage, or NULL with RP_NOMEM said. The device's account
+   is charged rp_device_align(size). Size 0 returns a pointer that may be
+   freed. */
+void *rp_storage_alloc(rp_device *device, int64_t size);
+void rp_storage_free(rp_device *device, void *p, int64_t size);
+/* The device's arena is then of at least that size, aligned. RP_NOMEM: there
+   is none. */
+rp_status rp_arena_resize(rp_device *device, int64_t size);
 
 /* Zeroed, resizable blocks for everything else. NULL with RP_NOMEM said;
    rp_grow leaves the old block valid when it fails. */
@@ -32,5 +39,9 @@ void rp_free(rp_context *ctx, void *p, size_t size);
 bool rp_array_room(rp_context *ctx, void *array, size_t element_size,
                    int32_t more);
 void rp_array_free(rp_context *ctx, void *array, size_t element_size);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

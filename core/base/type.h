@@ -6,6 +6,10 @@
 
 #include "reprise.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { RP_RANK = 8, RP_ALIGN = 64 };
 
 /* Where the elements of a value lie: element (i0, i1, ...) is at
@@ -50,5 +54,9 @@ static inline uint16_t rp_f32_to_bf16(float x) {
   if ((v.u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((v.u >> 16) | 0x40u);
   return (uint16_t)((v.u + 0x7fffu + ((v.u >> 16) & 1u)) >> 16);
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

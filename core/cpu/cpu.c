@@ -18,7 +18,7 @@ const rp_backend rp_cpu = {
   .name = "cpu",
   .tables = tables,
   .n_tables = sizeof tables / sizeof *tables,
-  .warm_up = rp_dnnl_warm_up,
-  .flops_per_second = 150e9,
-  .bytes_per_second = 20e9,
+  .memory = &rp_host_memory,
+  .open = rp_dnnl_warm_up,
+  .rates = {.flops_per_second = 150e9, .bytes_per_second = 20e9},
 };

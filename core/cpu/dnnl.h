@@ -65,6 +65,6 @@ void rp_dnnl_conv_free(rp_dnnl_conv *conv);
 
 /* Thread buffers and one compiled kernel, so that a program's memory is not
    theirs. */
-void rp_dnnl_warm_up(rp_context *ctx);
+rp_status rp_dnnl_warm_up(rp_device *device);
 
 #endif

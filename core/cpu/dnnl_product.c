@@ -12,7 +12,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "cpu/dnnl_library.h"
-#include "cpu/product.h"
+#include "exec/product.h"
 
 typedef enum operand { OPERAND_A, OPERAND_B, OPERAND_Y } operand;
 
@@ -300,29 +300,31 @@ static rp_array warm_up_array(float *data, int64_t rows, int64_t columns,
 
 /* Once a process. Best effort: a failure here is found again, and said, where
    it matters. */
-void rp_dnnl_warm_up(rp_context *ctx) {
+rp_status rp_dnnl_warm_up(rp_device *device) {
   enum { SIZE = 256 };
+  rp_context *ctx = device->ctx;
   static atomic_flag warm = ATOMIC_FLAG_INIT;
-  if (atomic_flag_test_and_set(&warm)) return;
+  if (atomic_flag_test_and_set(&warm)) return RP_OK;
   static const int64_t leading[2] = {SIZE, SIZE + 16};
   const int64_t bytes = (int64_t)sizeof(float) * SIZE * leading[1];
   int64_t workspace_bytes = 0;
-  float *x = rp_storage_alloc(ctx, bytes);
-  float *y = rp_storage_alloc(ctx, bytes);
+  float *x = rp_storage_alloc(device, bytes);
+  float *y = rp_storage_alloc(device, bytes);
   if (x && y) memset(x, 0, (size_t)bytes);
   for (int i = 0; x && y && i < 2; i++) {
     const rp_array in = warm_up_array(x, SIZE, SIZE, leading[i]);
     const rp_array out = warm_up_array(y, SIZE, SIZE, SIZE);
     rp_dnnl_product *p =
         rp_dnnl_product_new(ctx, &in, &in, NULL, &out, &workspace_bytes);
-    void *workspace = rp_storage_alloc(ctx, workspace_bytes);
+    void *workspace = rp_storage_alloc(device, workspace_bytes);
     if (p && workspace)
       (void)rp_dnnl_product_run(p, ctx, x, x, NULL, y, workspace);
-    rp_storage_free(ctx, workspace, workspace_bytes);
+    rp_storage_free(device, workspace, workspace_bytes);
     rp_dnnl_product_free(p);
   }
-  rp_storage_free(ctx, y, bytes);
-  rp_storage_free(ctx, x, bytes);
-  rp_memory_reset_peak(ctx);
+  rp_storage_free(device, y, bytes);
+  rp_storage_free(device, x, bytes);
+  device->storage.peak = device->storage.bytes;
   rp_clear_error(ctx);
+  return RP_OK;
 }

@@ -8,7 +8,7 @@
 #include "cpu/dnnl.h"
 #include "cpu/mixed_product.h"
 #include "cpu/parallel.h"
-#include "cpu/product.h"
+#include "exec/product.h"
 #include "graph/op.h"
 
 /* y = a b (+ bias) as arrays. */

@@ -1,6 +1,14 @@
 #include "exec/backend.h"
 
+#include "base/context.h"
 #include "graph/registry.h"
+
+rp_rates rp_device_rates(const rp_device *device) {
+  if (device->slot == RP_CPU && device->ctx->rates.flops_per_second > 0)
+    return device->ctx->rates;
+  return device->rates.flops_per_second > 0 ? device->rates
+                                            : device->backend->rates;
+}
 
 const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
                                  rp_dtype dtype) {

@@ -5,7 +5,11 @@
 #ifndef RP_EXEC_BACKEND_H
 #define RP_EXEC_BACKEND_H
 
-#include "base/type.h"
+#include "base/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* Element (i0, i1, ...) is at data + (sum i_k * strides[k]) * size; offsets
    of views are already in data. */
@@ -23,11 +27,16 @@ typedef struct rp_kernel_args {
   const double *reals;
   int32_t n_ints, n_reals;
   const struct rp_fusion *fusion; /* of a fused node, in prepare */
+  int32_t node;         /* its number in the plan's graph, for faults */
   int64_t first;        /* random ops: index of the arrays' first element */
   void *workspace;      /* RP_ALIGN-aligned, of the size prepare asked for */
   void *state;          /* what prepare made */
   uint64_t seed;        /* random ops: rp_manual_seed's, when recorded ... */
   uint64_t stream;      /* ... and which draw since */
+  /* The same two in the device's memory, rewritten before each run: what a
+     kernel that is launched from a recording reads. The CPU's has none. */
+  const uint64_t *draw;
+  void *device;         /* the backend's own state: queue, libraries' handles */
   rp_context *ctx;      /* for rp_fail alone */
   /* Elementwise ops: not NULL: nothing runs, and what would comes here
      (cpu/elementwise.h); data pointers are NULL. */
@@ -35,7 +44,7 @@ typedef struct rp_kernel_args {
 } rp_kernel_args;
 
 typedef struct rp_kernel {
-  const rp_op *op;
+  const rp_op *op; /* NULL in a backend that is loaded at run time: ... */
   rp_dtype dtype; /* of input 0, or of output 0 where there is no input */
   /* RP_OK, or RP_VALUE for an index out of range found while running, or
      RP_INTERNAL. */
@@ -46,6 +55,7 @@ typedef struct rp_kernel {
   rp_status (*prepare)(const rp_kernel_args *args, void **state,
                        int64_t *workspace_bytes);
   void (*destroy)(void *state);
+  const char *name; /* ... its rows say the op's name */
 } rp_kernel;
 
 /* The rows of one file of kernels. */
@@ -54,19 +64,65 @@ typedef struct rp_kernel_table {
   int32_t n;
 } rp_kernel_table;
 
+/* An index out of its range that a kernel met while running. */
+typedef struct rp_fault {
+  int32_t node; /* rp_kernel_args.node */
+  int64_t found, limit;
+} rp_fault;
+
 typedef struct rp_backend {
-  const char *name;
+  const char *name; /* "cpu", "cuda" */
   const rp_kernel_table *const *tables;
   int32_t n_tables;
-  /* Makes libraries allocate what they will own (thread buffers) now. */
-  void (*warm_up)(rp_context *ctx);
-  /* Rates for the analytic cost model: FLOP/s of costly ops, bytes/s. */
-  double flops_per_second, bytes_per_second;
+  const rp_device_memory *memory;
+  int32_t (*count)(void); /* units; NULL: one */
+  /* Takes the unit into use (device->unit), makes device->state, and makes
+     libraries allocate what they will own (thread buffers, contexts) now.
+     RP_UNSUPPORTED names the part that is missing. */
+  rp_status (*open)(rp_device *device);
+  void (*close)(rp_device *device);
+  /* For the analytic cost model: rp_device.rates where open sets none. */
+  rp_rates rates;
+
+  /* Devices that run behind the host; NULL for those that do not.
+     ran: all of run device->runs has been handed over.
+     Between record and end_record kernels are noted, not run; the recording
+     can then be replayed with the same addresses. end_record with a NULL
+     pointer throws away what was noted. */
+  void (*ran)(rp_device *device);
+  rp_status (*record)(rp_device *device);
+  rp_status (*end_record)(rp_device *device, void **recording);
+  rp_status (*replay)(rp_device *device, void *recording);
+  void (*forget)(rp_device *device, void *recording);
+  /* Waits until everything has run: RP_OK, or what went wrong since. */
+  rp_status (*synchronize)(rp_device *device);
+  /* The first fault since it was last asked; call after synchronize. */
+  bool (*take_fault)(rp_device *device, rp_fault *out);
+  /* One line about the unit ("NVIDIA H100 80GB HBM3, 132 multiprocessors"),
+     and its memory in bytes. */
+  const char *(*describe)(rp_device *device, int64_t *total, int64_t *free);
 } rp_backend;
 
 extern const rp_backend rp_cpu;
 
+/* The CPU's may be set (rp_rates_set), others' are what they found out. */
+rp_rates rp_device_rates(const rp_device *device);
+
 const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
                                  rp_dtype dtype);
+
+/* What a backend that is loaded at run time exports, as rp_backend_load: the
+   tables' rows say names, the core fills in their ops. `abi` is
+   RP_BACKEND_ABI of the headers it was compiled with. */
+enum { RP_BACKEND_ABI = 1 };
+typedef struct rp_loaded_backend {
+  int32_t abi;
+  const rp_backend *backend;
+} rp_loaded_backend;
+typedef const rp_loaded_backend *rp_backend_load_function(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

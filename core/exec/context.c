@@ -6,31 +6,21 @@
 #include <string.h>
 
 #include "base/context.h"
-#include "exec/arena.h"
 #include "exec/backend.h"
 #include "exec/cache.h"
+#include "exec/device.h"
+#include "exec/trace.h"
 #include "graph/recorder.h"
 #include "graph/registry.h"
-
-static void register_kernels(const rp_backend *backend) {
-  for (int32_t t = 0; t < backend->n_tables; t++)
-    for (int32_t i = 0; i < backend->tables[t]->n; i++)
-      rp_op_add_kernel(backend->tables[t]->rows[i].op,
-                       backend->tables[t]->rows[i].dtype);
-}
 
 rp_context *rp_context_new(void) {
   rp_context *ctx = calloc(1, sizeof *ctx);
   if (ctx == NULL) return NULL;
   ctx->threads = omp_get_max_threads();
   ctx->fuses = true;
-  register_kernels(&rp_cpu);
   ctx->plans = rp_alloc(ctx, sizeof *ctx->plans);
-  ctx->arena = rp_alloc(ctx, sizeof *ctx->arena);
-  if (ctx->plans && ctx->arena && rp_recorder_new(ctx)) {
-    rp_cpu.warm_up(ctx);
+  if (ctx->plans && rp_recorder_new(ctx) && rp_device_open(ctx, "cpu") == RP_CPU)
     return ctx;
-  }
   rp_context_free(ctx);
   return NULL;
 }
@@ -39,9 +29,8 @@ void rp_context_free(rp_context *ctx) {
   if (ctx == NULL) return;
   rp_cache_free(ctx);
   rp_trace_set(ctx, false);
-  if (ctx->arena) rp_arena_release(ctx);
-  rp_free(ctx, ctx->arena, sizeof *ctx->arena);
   rp_recorder_free(ctx);
+  rp_devices_close(ctx);
   free(ctx);
 }
 
@@ -57,9 +46,7 @@ void rp_set_num_threads(rp_context *ctx, int threads) {
 int rp_num_threads(const rp_context *ctx) { return ctx->threads; }
 
 rp_rates rp_rates_get(const rp_context *ctx) {
-  return ctx->rates.flops_per_second > 0
-             ? ctx->rates
-             : (rp_rates){rp_cpu.flops_per_second, rp_cpu.bytes_per_second};
+  return rp_device_rates(rp_device_at(ctx, RP_ANYWHERE));
 }
 
 rp_status rp_rates_set(rp_context *ctx, rp_rates rates) {
@@ -78,13 +65,14 @@ bool rp_fusion_enable(rp_context *ctx, bool on) {
   return before;
 }
 
-void rp_memory_stats(const rp_context *ctx, rp_memory *out) {
+void rp_memory_stats(const rp_context *ctx, int slot, rp_memory *out) {
+  const rp_device *device = rp_device_at(ctx, slot);
   *out = (rp_memory){
-      .storage_bytes = ctx->accounts.bytes[RP_STORAGE],
-      .storage_peak_bytes = ctx->accounts.peak[RP_STORAGE],
-      .arena_bytes = ctx->arena->size,
-      .recipe_bytes = ctx->accounts.bytes[RP_RECIPES],
-      .recipe_peak_bytes = ctx->accounts.peak[RP_RECIPES],
+      .storage_bytes = device->storage.bytes,
+      .storage_peak_bytes = device->storage.peak,
+      .arena_bytes = device->arena.size,
+      .recipe_bytes = ctx->accounts.recipes.bytes,
+      .recipe_peak_bytes = ctx->accounts.recipes.peak,
       .requests = ctx->accounts.requests,
       .nodes = ctx->recorder->nodes,
       .plans = ctx->plans->plans.n,
@@ -93,8 +81,9 @@ void rp_memory_stats(const rp_context *ctx, rp_memory *out) {
 }
 
 void rp_memory_reset_peak(rp_context *ctx) {
-  for (int a = 0; a < RP_ACCOUNTS; a++)
-    ctx->accounts.peak[a] = ctx->accounts.bytes[a];
+  ctx->accounts.recipes.peak = ctx->accounts.recipes.bytes;
+  for (int i = 0; i < RP_DEVICES && ctx->devices[i]; i++)
+    ctx->devices[i]->storage.peak = ctx->devices[i]->storage.bytes;
 }
 
 void rp_memory_fail_at(rp_context *ctx, int64_t k) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/context.h"
+#include "exec/bound.h"
 #include "exec/cache.h"
 #include "exec/notice.h"
 #include "exec/watch.h"
@@ -26,6 +27,7 @@ typedef struct preparation {
   rp_binding_set set;
   RP_ARRAY(rp_tensor *) wrt; /* leaves to differentiate by; for MINIMIZE and
                                 STEP one a slot, NULL where none */
+  int device;                /* the slot it runs in */
 } preparation;
 
 static rp_status add_tensor(rp_context *ctx, void *array, rp_tensor *t) {
@@ -129,7 +131,19 @@ static rp_status collect_wrt(preparation *p) {
 static rp_status ensure_grad_leaf(rp_tensor *param) {
   if (param->grad) return RP_OK;
   param->grad = rp_leaf(param->node->ctx, RP_GRADIENT, &param->type);
-  return param->grad ? RP_OK : RP_NOMEM;
+  if (param->grad == NULL) return RP_NOMEM;
+  param->grad->node->device = param->node->device;
+  return RP_OK;
+}
+
+/* A parameter's states lie where it lies. */
+static rp_status bring_states(const rp_optimizer *opt, int32_t i) {
+  rp_status status = RP_OK;
+  const rp_optimizer_slot *slot = &opt->slots.at[i];
+  for (int k = 0; k < opt->update->states && status == RP_OK; k++)
+    if (slot->states[k]->node->device != slot->param->node->device)
+      status = rp_leaf_to(slot->states[k], slot->param->node->device);
+  return status;
 }
 
 /* Bindings that the walk does not meet, and their part of the key. */
@@ -149,6 +163,7 @@ static rp_status bind_request(preparation *p) {
     }
     status = rp_key_add(&p->key, ctx, word);
     if (param == NULL || status != RP_OK) continue;
+    if (opt) status = status == RP_OK ? bring_states(opt, i) : status;
     if (opt) { /* STEP's parameters are in no walk */
       const int64_t dims = param->type.rank;
       status = rp_key_add(&p->key, ctx, dims << 8 | param->type.dtype);
@@ -180,11 +195,36 @@ static rp_status bind_request(preparation *p) {
 }
 
 static rp_status add_rates(preparation *p) {
-  const rp_rates rates = rp_rates_get(p->ctx);
+  const rp_rates rates = rp_device_rates(p->ctx->devices[p->device]);
   int64_t bits[2];
   memcpy(bits, &rates, sizeof bits);
   const rp_status status = rp_key_add(&p->key, p->ctx, bits[0]);
   return status == RP_OK ? rp_key_add(&p->key, p->ctx, bits[1]) : status;
+}
+
+/* The one device of all that is asked for. */
+static rp_status join_device(preparation *p, const rp_tensor *t,
+                             int *device) {
+  const int own = t ? rp_root_node(t)->device : RP_ANYWHERE;
+  if (own == RP_ANYWHERE || own == *device) return RP_OK;
+  if (*device != RP_ANYWHERE)
+    return rp_fail(p->ctx, RP_VALUE, "[run] one program runs on one device; "
+                   "what is asked for lies on %s and on %s",
+                   p->ctx->devices[*device]->name,
+                   p->ctx->devices[own]->name);
+  *device = own;
+  return RP_OK;
+}
+
+static rp_status find_device(preparation *p) {
+  int device = RP_ANYWHERE;
+  rp_status status = RP_OK;
+  for (int32_t i = 0; i < p->set.targets.n && status == RP_OK; i++)
+    status = join_device(p, p->set.targets.at[i], &device);
+  for (int32_t i = 0; i < p->wrt.n && status == RP_OK; i++)
+    status = join_device(p, p->wrt.at[i], &device);
+  p->device = device == RP_ANYWHERE ? p->ctx->recorder->device : device;
+  return status;
 }
 
 static rp_status make_key(preparation *p) {
@@ -193,6 +233,8 @@ static rp_status make_key(preparation *p) {
   rp_status status = rp_key_add_walk(&p->key, ctx, &p->walk, &p->set.bindings);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, r->action);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, ctx->threads);
+  if (status == RP_OK) status = find_device(p);
+  if (status == RP_OK) status = rp_key_add(&p->key, ctx, p->device);
   if (status == RP_OK)
     status = rp_key_add(&p->key, ctx, 2 * ctx->fuses + rp_watches(ctx));
   if (status == RP_OK) status = add_rates(p);
@@ -321,6 +363,8 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
     roots[n++] = p->set.targets.at[i];
   const bool guarded = is_guarded(p->request);
   if (!guarded) n = emit_forward_effects(p, &tape, roots, n);
+  const int8_t device = recorder->device;
+  recorder->device = (int8_t)p->device;
   recorder->emitting = true;
   recorder->place = (rp_place){0};
   rp_tensor **effects = roots + n;
@@ -334,10 +378,12 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
     status = tape.status;
   }
   recorder->emitting = false;
+  recorder->device = device;
   recorder->place = place;
   if (status == RP_OK)
     status = rp_graph_build(graph, ctx, roots, n, &p->set.bindings);
   graph->effects_last = rp_watches(ctx);
+  graph->alignment = ctx->devices[p->device]->memory->alignment;
   if (status == RP_OK) {
     status = rp_graph_simplify(graph, ctx);
     if (status == RP_OK) status = rp_graph_split(graph, ctx);
@@ -355,9 +401,11 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
 static rp_plan *make_plan(preparation *p) {
   rp_graph graph = {0};
   if (build_graph(p, &graph) != RP_OK) return NULL;
-  rp_plan *plan = rp_plan_new(p->ctx, &graph, &p->key, &rp_cpu);
+  rp_plan *plan = rp_plan_new(p->ctx, &graph, &p->key,
+                              p->ctx->devices[p->device]);
   p->key = (rp_key){0};
   if (plan == NULL) return NULL;
+  plan->bound_bytes = rp_bound_bytes(plan);
   rp_status status = RP_OK;
   const int32_t action = p->request->action;
   if (action == RP_RUN || action == RP_STEP) status = rp_plan_finish(plan);

@@ -5,6 +5,7 @@
 #include "exec/cache.h"
 #include "graph/op.h"
 #include "graph/record.h"
+#include "graph/recorder.h"
 
 /* Runs t's recipe: afterwards its root is held. */
 static rp_status run_one(rp_tensor *t) {
@@ -27,9 +28,13 @@ rp_status rp_leaf_make(rp_tensor *leaf) {
   rp_tensor_retain(value);
   rp_status status = RP_OK;
   if (value->root != value || rp_is_leaf(value)) {
+    rp_recorder *recorder = leaf->node->ctx->recorder;
+    const int8_t device = recorder->device;
+    recorder->device = leaf->node->device;
     rp_tensor *copy = rp_record_with_stream(
         leaf->node->ctx, rp_op_find("contiguous"), &value, 1, NULL, 0, NULL, 0,
         NULL);
+    recorder->device = device;
     rp_tensor_release(value);
     if (copy == NULL) return leaf->node->ctx->status;
     value = copy;
@@ -43,9 +48,11 @@ rp_status rp_leaf_make(rp_tensor *leaf) {
     value->storage = NULL;
   } else if (status == RP_OK) {
     status = rp_leaf_materialize(leaf);
+    rp_device *device = value->storage->device;
     if (status == RP_OK)
-      memcpy(leaf->storage->data, value->storage->data,
-             (size_t)leaf->storage->size);
+      status = device->memory->copy(device, leaf->storage->data,
+                                    value->storage->data,
+                                    leaf->storage->size);
   }
   rp_tensor_release(value);
   if (status == RP_OK) {
@@ -84,15 +91,25 @@ rp_status rp_tensor_read(rp_tensor *t, void *out, size_t size_bytes) {
                    "%lld", size_bytes, (long long)rp_type_bytes(&t->type));
   const rp_status status = make_available(t);
   if (status != RP_OK) return status;
+  rp_device *device = rp_node_device(t->root->node);
+  const rp_device_memory *memory = device->memory;
+  const int64_t element = (int64_t)rp_dtype_size((rp_dtype)t->type.dtype);
   const char *data = rp_root_data(t->root);
   if (rp_strides_are_contiguous(&t->type, &t->strides))
-    memcpy(out,
-           data + t->strides.offset *
-                      (int64_t)rp_dtype_size((rp_dtype)t->type.dtype),
-           size_bytes);
-  else
+    return memory->read(device, out, data + t->strides.offset * element,
+                        (int64_t)size_bytes);
+  if (memory->is_host) {
     copy_out(t, data, out);
-  return RP_OK;
+    return RP_OK;
+  }
+  const size_t root_bytes = (size_t)rp_type_bytes(&t->root->type);
+  char *bytes = rp_alloc(ctx, root_bytes);
+  if (bytes == NULL) return RP_NOMEM;
+  const rp_status read = memory->read(device, bytes, data,
+                                      (int64_t)root_bytes);
+  if (read == RP_OK) copy_out(t, bytes, out);
+  rp_free(ctx, bytes, root_bytes);
+  return read;
 }
 
 rp_status rp_leaf_assign(rp_tensor *leaf, rp_tensor *src) {

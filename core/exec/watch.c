@@ -129,16 +129,39 @@ static const char *leaf_name(const rp_watch *watch, int32_t leaf) {
   return *name ? name : "(unnamed)";
 }
 
+static int64_t leaf_bytes(const rp_graph *graph, int32_t leaf) {
+  return rp_type_bytes(&graph->leaves.at[leaf].type);
+}
+
+/* The bytes where the host can read them: themselves, or a copy that is good
+   until the next call. NULL with the failure said. */
+static const void *host_bytes(rp_watch *watch, const void *data,
+                              int64_t size) {
+  rp_device *device = watch->plan->device;
+  if (data == NULL || device->memory->is_host) return data;
+  if (size > watch->copy_bytes) {
+    void *grown = rp_grow(device->ctx, watch->copy, (size_t)watch->copy_bytes,
+                          (size_t)size);
+    if (grown == NULL) return NULL;
+    watch->copy = grown;
+    watch->copy_bytes = size;
+  }
+  return device->memory->read(device, watch->copy, data, size) == RP_OK
+             ? watch->copy : NULL;
+}
+
 /* Whether the fault was there before: in a leaf that the node reads. */
-static void blame_leaf(const rp_watch *watch, const rp_graph_node *node,
+static void blame_leaf(rp_watch *watch, const rp_graph_node *node,
                        char text[ORIGIN_TEXT]) {
   const rp_graph *graph = &watch->plan->graph;
   text[0] = 0;
   for (int32_t k = 0; k < node->n_operands; k++) {
     const int32_t leaf = rp_operand_leaf(rp_graph_in(graph, node, k));
-    if (leaf < 0 || first_bad(&graph->leaves.at[leaf].type,
-                              watch->leaf_data[leaf],
-                              watch->anomaly == RP_ANOMALY_NAN) < 0)
+    if (leaf < 0) continue;
+    const void *data = host_bytes(watch, watch->leaf_data[leaf],
+                                  leaf_bytes(graph, leaf));
+    if (first_bad(&graph->leaves.at[leaf].type, data,
+                  watch->anomaly == RP_ANOMALY_NAN) < 0)
       continue;
     snprintf(text, ORIGIN_TEXT, "; it reads %s, which holds one already",
              leaf_name(watch, leaf));
@@ -146,8 +169,9 @@ static void blame_leaf(const rp_watch *watch, const rp_graph_node *node,
   }
 }
 
-static rp_status say_anomaly(const rp_watch *watch, int32_t at,
-                             const rp_array *out, int64_t element) {
+static rp_status say_anomaly(rp_watch *watch, int32_t at,
+                             const rp_array *out, const char *kind,
+                             int64_t element) {
   const rp_plan *plan = watch->plan;
   const rp_instruction *run = &plan->program.instructions.at[at];
   const rp_graph_node *node = &plan->graph.nodes.at[run->node];
@@ -160,18 +184,21 @@ static rp_status say_anomaly(const rp_watch *watch, int32_t at,
       "[detect_anomaly] %s%s%s made %s: %s %s, element %lld, %s of the %s pass "
       "(instruction %d of %d)%s. No leaf was changed.",
       node->op->name, *scope ? " in " : "", scope,
-      kind_of(dtype, out->data, element), rp_dtype_name(dtype),
+      kind, rp_dtype_name(dtype),
       rp_dims_text(&out->type, dims), (long long)element + 1,
       run->replay ? "a replay" : "a first run",
       run->node < plan->graph.n_forward ? "forward" : "backward", at + 1,
       (int)plan->program.instructions.n, origin);
 }
 
-static int64_t leaf_bytes(const rp_graph *graph, int32_t leaf) {
-  return rp_type_bytes(&graph->leaves.at[leaf].type);
+/* 0 where the bytes cannot be read. */
+static uint64_t leaf_print(rp_watch *watch, int32_t leaf) {
+  const int64_t size = leaf_bytes(&watch->plan->graph, leaf);
+  const void *data = host_bytes(watch, watch->leaf_data[leaf], size);
+  return data ? rp_fingerprint(data, size) : 0;
 }
 
-static rp_status say_difference(const rp_watch *watch, int32_t at,
+static rp_status say_difference(rp_watch *watch, int32_t at,
                                 const rp_array *out) {
   const rp_plan *plan = watch->plan;
   const rp_graph *graph = &plan->graph;
@@ -184,8 +211,7 @@ static rp_status say_difference(const rp_watch *watch, int32_t at,
   for (int32_t k = 0; k < node->n_operands; k++) {
     const int32_t leaf = rp_operand_leaf(rp_graph_in(graph, node, k));
     if (leaf < 0 || watch->leaf_data[leaf] == NULL ||
-        watch->leaf_prints[leaf] == rp_fingerprint(watch->leaf_data[leaf],
-                                                   leaf_bytes(graph, leaf)))
+        watch->leaf_prints[leaf] == leaf_print(watch, leaf))
       continue;
     snprintf(why, sizeof why, "it reads %s, whose bytes were changed in "
              "between", leaf_name(watch, leaf));
@@ -225,8 +251,7 @@ rp_status rp_watch_open(rp_watch *watch, const rp_plan *plan,
     for (int32_t k = 0; k < node->n_operands; k++) {
       const int32_t leaf = rp_operand_leaf(rp_graph_in(graph, node, k));
       if (leaf >= 0 && leaf_data[leaf])
-        watch->leaf_prints[leaf] =
-            rp_fingerprint(leaf_data[leaf], leaf_bytes(graph, leaf));
+        watch->leaf_prints[leaf] = leaf_print(watch, leaf);
     }
   }
   return RP_OK;
@@ -236,15 +261,20 @@ rp_status rp_watch_outputs(rp_watch *watch, int32_t at, const rp_array *out) {
   const rp_instruction *run = &watch->plan->program.instructions.at[at];
   const rp_graph_node *node = &watch->plan->graph.nodes.at[run->node];
   for (int32_t k = 0; k < node->n_values; k++) {
-    if (out[k].data == NULL) continue;
+    const int64_t size = rp_type_bytes(&out[k].type);
+    if (out[k].data == NULL || size == 0) continue;
+    const void *data = host_bytes(watch, out[k].data, size);
+    if (data == NULL) return watch->plan->ctx->status;
     if (watch->anomaly != RP_ANOMALY_NONE) {
-      const int64_t element = first_bad(&out[k].type, out[k].data,
+      const int64_t element = first_bad(&out[k].type, data,
                                         watch->anomaly == RP_ANOMALY_NAN);
-      if (element >= 0) return say_anomaly(watch, at, &out[k], element);
+      if (element >= 0)
+        return say_anomaly(watch, at, &out[k],
+                           kind_of((rp_dtype)out[k].type.dtype, data, element),
+                           element);
     }
     if (watch->prints == NULL || !watch->replayed[run->node]) continue;
-    const uint64_t print =
-        rp_fingerprint(out[k].data, rp_type_bytes(&out[k].type));
+    const uint64_t print = rp_fingerprint(data, size);
     uint64_t *first = &watch->prints[node->first_value + k];
     if (!run->replay) *first = print;
     else if (*first != print) return say_difference(watch, at, &out[k]);
@@ -256,6 +286,7 @@ void rp_watch_close(rp_watch *watch) {
   if (watch->plan == NULL) return;
   rp_context *ctx = watch->plan->ctx;
   const rp_graph *graph = &watch->plan->graph;
+  rp_free(ctx, watch->copy, (size_t)watch->copy_bytes);
   rp_free(ctx, watch->replayed, (size_t)graph->nodes.n);
   rp_free(ctx, watch->prints, (size_t)graph->values.n * sizeof(uint64_t));
   rp_free(ctx, watch->leaf_prints,

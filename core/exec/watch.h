@@ -17,6 +17,8 @@ typedef struct rp_watch {
   void *const *leaf_data;
   bool *replayed; /* by node */
   uint64_t *prints, *leaf_prints;
+  void *copy;      /* of what lies on a device, for the host to look at */
+  int64_t copy_bytes;
   int32_t anomaly; /* rp_anomaly */
 } rp_watch;
 

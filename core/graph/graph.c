@@ -58,6 +58,7 @@ static rp_status operand_of(builder *b, const rp_tensor *t, rp_operand *out) {
     made->binding = rp_map_get(&b->bindings, rp_address(root));
     made->role = root->node->leaf ? root->node->leaf->role : RP_INPUT;
     made->type = root->type;
+    made->anywhere = root->node->device == RP_ANYWHERE;
     if (made->binding < 0) {
       if (made->role != RP_NUMBER)
         return rp_fail(b->ctx, RP_INTERNAL,
@@ -238,6 +239,7 @@ rp_status rp_graph_build(rp_graph *graph, rp_context *ctx,
                          rp_tensor *const *roots, int n_roots,
                          const rp_bindings *bindings) {
   builder b = {.graph = graph, .ctx = ctx};
+  graph->alignment = RP_ALIGN;
   const rp_status status = build(&b, roots, n_roots, bindings);
   const size_t nodes = (size_t)b.walk.nodes.n;
   rp_free(ctx, b.needed, nodes * sizeof *b.needed);

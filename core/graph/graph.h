@@ -47,6 +47,7 @@ typedef struct rp_graph_leaf {
   int32_t binding; /* index into the request's bindings; -1: constant */
   rp_role role;
   rp_type type;
+  bool anywhere;   /* lies on no device: a number, an optimizer's numbers */
   _Alignas(8) char constant[16];
 } rp_graph_leaf;
 
@@ -66,6 +67,7 @@ typedef struct rp_graph {
   RP_ARRAY(int32_t) segment_parents; /* of mark i + 1: a mark, 0 none */
   int32_t n_forward, n_streams;
   bool effects_last; /* leaves are written when all else has run */
+  int64_t alignment; /* of the device, in bytes; a multiple of RP_ALIGN */
 } rp_graph;
 
 static inline const rp_operand *rp_graph_in(const rp_graph *graph,
@@ -76,8 +78,14 @@ static inline const rp_operand *rp_graph_in(const rp_graph *graph,
 static inline int32_t rp_operand_leaf(const rp_operand *operand) {
   return operand->value < 0 ? -1 - operand->value : -1;
 }
+/* What so many bytes take where the graph's programs run. */
+static inline int64_t rp_graph_align(const rp_graph *graph, int64_t bytes) {
+  const int64_t a = graph->alignment;
+  return (bytes + a - 1) / a * a;
+}
 static inline int64_t rp_value_bytes(const rp_graph *graph, int32_t value) {
-  return rp_align(rp_type_bytes(&graph->values.at[value].type));
+  return rp_graph_align(graph,
+                        rp_type_bytes(&graph->values.at[value].type));
 }
 
 /* The leaves and held values that a program finds outside of itself, in an

@@ -20,13 +20,18 @@
 #include "base/memory.h"
 #include "base/type.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct rp_node rp_node;
 
 /* Bytes that outlive a program; counted. */
 typedef struct rp_storage {
-  rp_context *ctx;
+  rp_device *device;
   int64_t size;
   int32_t refs;
+  int64_t used; /* the device's run that read or wrote it last */
   void *data;
 } rp_storage;
 
@@ -47,7 +52,9 @@ typedef struct rp_leaf_data {
   char *name;
   rp_tensor *recipe;  /* first bytes, until made */
   const char *writer; /* what made the present version, for messages */
-  _Alignas(8) char number[64]; /* RP_NUMBER: the bytes themselves */
+  void *mirror;       /* integers on a device: the host's copy ... */
+  uint32_t mirrored;  /* ... of this version; 0: none */
+  double number[8];   /* RP_NUMBER: room for the bytes themselves */
 } rp_leaf_data;
 
 enum {
@@ -73,6 +80,7 @@ struct rp_node {
   int32_t refs;
   uint16_t n_inputs, n_outputs, n_ints, n_reals;
   uint8_t flags;
+  int8_t device;        /* slot, or RP_ANYWHERE */
   rp_place place;
   uint64_t walk;        /* the last walk that met this node ... */
   int32_t walk_index;   /* ... and its index there */
@@ -101,9 +109,16 @@ static inline bool rp_is_available(const rp_tensor *t) {
   return t->root->node->leaf != NULL || t->root->storage != NULL;
 }
 
-rp_storage *rp_storage_new(rp_context *ctx, int64_t size);
+rp_storage *rp_storage_new(rp_device *device, int64_t size);
+/* Where the node's bytes lie. */
+rp_device *rp_node_device(const rp_node *node);
 void rp_storage_release(rp_storage *storage);
 
+/* A leaf's bytes where the host can read them; NULL with the failure said. It
+   has bytes. */
+const void *rp_leaf_host_bytes(rp_tensor *leaf);
+/* Lets go of a leaf's host copy. */
+void rp_leaf_drop_mirror(rp_node *node);
 /* The leaf's first bytes when it has none: the value of its recipe, run as a
    program of its own, or zeros. exec/read.c. */
 rp_status rp_leaf_make(rp_tensor *leaf);
@@ -118,5 +133,9 @@ void rp_leaf_bump(rp_tensor *leaf, const char *writer);
 void rp_sweep(rp_context *ctx);
 /* Says RP_STALE with the leaf and both places when node cannot run. */
 rp_status rp_node_check_fresh(rp_node *node);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -11,6 +11,10 @@
 #include "graph/node.h"
 #include "graph/tape.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum {
   /* Output element i depends on element i of each (broadcast) input alone. */
   RP_ELEMENTWISE = 1 << 0,
@@ -193,5 +197,9 @@ static inline int64_t rp_int(const rp_node *node, int i, int64_t fallback) {
 static inline double rp_real(const rp_node *node, int i, double fallback) {
   return i < node->n_reals ? node->reals[i] : fallback;
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

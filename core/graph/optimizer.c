@@ -59,6 +59,7 @@ static rp_status add_slot(rp_optimizer *opt, rp_tensor *param, int group) {
       while (k-- > 0) rp_tensor_release(slot.states[k]);
       return RP_NOMEM;
     }
+    slot.states[k]->node->device = param->node->device;
   }
   rp_tensor_retain(param);
   opt->slots.at[opt->slots.n++] = slot;
@@ -81,6 +82,7 @@ int rp_optimizer_add_group(rp_optimizer *opt, rp_tensor *const *params,
     return -1;
   rp_tensor *numbers = rp_leaf(opt->ctx, RP_OPTIMIZER, &type);
   if (numbers == NULL) return -1;
+  numbers->node->device = RP_ANYWHERE;
   for (int i = 0; i < n_params; i++)
     if (add_slot(opt, params[i], opt->groups.n) != RP_OK) {
       remove_slots(opt, before);

@@ -111,6 +111,7 @@ static void drain(rp_node *list) {
     if (node->leaf) {
       if (node->leaf->recipe) drop(node->leaf->recipe, &list);
       free_string(ctx, node->leaf->name);
+      rp_leaf_drop_mirror(node);
       rp_free(ctx, node->leaf, sizeof *node->leaf);
     }
     free_string(ctx, node->stale_name);
@@ -133,6 +134,7 @@ rp_tensor *rp_leaf(rp_context *ctx, rp_role role, const rp_type *type) {
   if (rp_type_check(ctx, "leaf", type) != RP_OK) return NULL;
   rp_node *node = node_alloc(ctx, &rp_op_leaf, 0, 1, 0, 0);
   if (node == NULL) return NULL;
+  node->device = role == RP_NUMBER ? RP_ANYWHERE : ctx->recorder->device;
   node->leaf = rp_alloc(ctx, sizeof *node->leaf);
   if (node->leaf == NULL) {
     rp_free(ctx, node, node->size_bytes);
@@ -205,6 +207,44 @@ static rp_status copy_input(rp_node *node, int i) {
   rp_tensor_release(node->inputs[i]);
   node->inputs[i] = copy;
   return RP_OK;
+}
+
+/* The device of the inputs, which all lie on one. */
+static rp_status find_device(rp_node *node) {
+  rp_context *ctx = node->ctx;
+  node->device = RP_ANYWHERE;
+  for (int i = 0; i < node->n_inputs; i++) {
+    const int8_t device = rp_root_node(node->inputs[i])->device;
+    if (device == RP_ANYWHERE || device == node->device) continue;
+    if (node->device != RP_ANYWHERE)
+      return rp_node_fail(node, RP_VALUE, "its inputs lie on %s and on %s: "
+                          "move one with x:to'%s'",
+                          ctx->devices[node->device]->name,
+                          ctx->devices[device]->name,
+                          ctx->devices[device]->name);
+    node->device = device;
+  }
+  if (node->device == RP_ANYWHERE && !(node->op->flags & RP_VIEW))
+    node->device = ctx->recorder->device;
+  return RP_OK;
+}
+
+/* Whether the device has a kernel for that dtype. */
+static bool has_kernel(const rp_node *node, rp_dtype dtype) {
+  const uint8_t *kernels = node->ctx->devices[node->device]->kernels;
+  const int at = rp_op_index(node->op);
+  return at >= 0 && (kernels[at] >> dtype) & 1u;
+}
+
+static rp_status lacks_kernel(const rp_node *node, rp_dtype dtype) {
+  if (node->device != RP_CPU && rp_op_has_kernel(node->op, dtype))
+    return rp_node_fail(node, RP_DTYPE, "does not take %s on %s",
+                        rp_dtype_name(dtype),
+                        node->ctx->devices[node->device]->name);
+  return rp_node_fail(node, RP_DTYPE, "does not take %s%s",
+                      rp_dtype_name(dtype),
+                      rp_dtype_is_float(dtype) && dtype != RP_BF16
+                          ? "" : "; cast with :to'f32'");
 }
 
 static void read_versions(rp_node *node) {
@@ -287,6 +327,7 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
   node->origin = r->origin;
 
   rp_type types[OUTPUTS_MAX] = {0};
+  if (find_device(node) != RP_OK) goto fail;
   if (op->type(node, types) != RP_OK) goto fail;
   bool grad = r->grad_enabled && !(op->flags & RP_NOT_DIFFERENTIABLE);
   bool wanted = false;
@@ -304,11 +345,8 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
   } else {
     const rp_dtype dtype =
         (rp_dtype)(n_inputs ? inputs[0]->type.dtype : types[0].dtype);
-    if (!rp_op_has_kernel(op, dtype)) {
-      rp_fail(ctx, RP_DTYPE, "[%s] does not take %s%s", op->name,
-              rp_dtype_name(dtype),
-              rp_dtype_is_float(dtype) && dtype != RP_BF16
-                  ? "" : "; cast with :to'f32'");
+    if (!has_kernel(node, dtype)) {
+      (void)lacks_kernel(node, dtype);
       goto fail;
     }
     for (int i = 0; i < n_inputs; i++)

@@ -30,6 +30,7 @@ typedef struct rp_recorder {
   /* Parent of segment instance segment_base + 1 + i. */
   RP_ARRAY(int32_t) segment_parents;
   int32_t segment_base, segment_prune; /* forget old ones at this many */
+  int8_t device; /* slot of what is made without inputs */
   bool grad_enabled;
   bool autocast; /* rp_record's products take bf16 */
   bool stale;    /* a leaf has changed since the last sweep */

@@ -9,6 +9,10 @@
 
 #include "graph/node.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct rp_tape {
   rp_context *ctx;
   rp_status status;
@@ -82,5 +86,9 @@ rp_tensor *rp_narrow(rp_tape *tape, rp_tensor *x, int dim, int64_t start,
 rp_tensor *rp_matmul(rp_tape *tape, rp_tensor *a, rp_tensor *b);
 /* A tensor of like's type, all `value`. */
 rp_tensor *rp_full_like(rp_tape *tape, const rp_type *like, double value);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -41,7 +41,8 @@ void rp_plan_describe(const rp_plan *plan, rp_plan_info *out) {
   for (int32_t l = 0; l < graph->leaves.n; l++) {
     const rp_graph_leaf *leaf = &graph->leaves.at[l];
     if (leaf->role == RP_NUMBER) continue; /* inside its recipe */
-    const int64_t size = rp_align(rp_type_bytes(&leaf->type));
+    if (leaf->anywhere && !plan->device->memory->is_host) continue;
+    const int64_t size = rp_graph_align(graph, rp_type_bytes(&leaf->type));
     out->role_bytes[leaf->role] += size;
     out->persistent_bytes += size;
   }
@@ -50,6 +51,8 @@ void rp_plan_describe(const rp_plan *plan, rp_plan_info *out) {
       out->target_bytes += rp_value_bytes(graph, v);
       out->persistent_bytes += rp_value_bytes(graph, v);
     }
+  out->role_bytes[RP_NUMBER] = plan->bound_bytes;
+  out->persistent_bytes += plan->bound_bytes;
   out->arena_bytes = plan->layout.arena_bytes;
   out->live_bytes = plan->layout.live_bytes;
   out->peak_bytes = out->persistent_bytes + out->arena_bytes;

@@ -59,7 +59,7 @@ static void describe_arrays(const rp_graph *graph, const rp_graph_node *node,
 }
 
 static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
-  const rp_backend *backend = plan->backend;
+  const rp_backend *backend = plan->device->backend;
   const rp_graph_node *node = &plan->graph.nodes.at[index];
   rp_context *ctx = plan->ctx;
   const int32_t n_arrays = node->n_operands + node->n_values;
@@ -78,16 +78,19 @@ static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
         .in = arrays, .out = arrays + node->n_operands,
         .n_in = node->n_operands, .n_out = node->n_values,
         .ints = node->ints, .reals = node->reals, .n_ints = node->n_ints,
-        .n_reals = node->n_reals, .fusion = node->fusion, .ctx = ctx};
+        .n_reals = node->n_reals, .fusion = node->fusion,
+        .node = index, .device = plan->device->state, .ctx = ctx};
     status = kernel->prepare(&args, &plan->kernels[index].state,
                              &plan->workspace_bytes[index]);
+    plan->workspace_bytes[index] =
+        rp_device_align(plan->device, plan->workspace_bytes[index]);
   }
   rp_free(ctx, arrays, (size_t)n_arrays * sizeof *arrays);
   return status;
 }
 
 rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
-                     const rp_backend *backend) {
+                     rp_device *device) {
   rp_plan *plan = rp_alloc(ctx, sizeof *plan);
   if (plan == NULL) {
     rp_graph_free(graph, ctx);
@@ -96,7 +99,7 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   }
   plan->ctx = ctx;
   plan->refs = 1;
-  plan->backend = backend;
+  plan->device = device;
   plan->graph = *graph;
   plan->key = *key;
   plan->n_kernels = graph->nodes.n;
@@ -106,7 +109,7 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   plan->seconds = rp_alloc(ctx, n * sizeof(double));
   rp_status status = plan->kernels && plan->workspace_bytes && plan->seconds
                          ? RP_OK : RP_NOMEM;
-  const rp_rates rates = rp_rates_get(ctx);
+  const rp_rates rates = rp_device_rates(device);
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
     plan->seconds[i] = analytic_seconds(&plan->graph, &plan->graph.nodes.at[i],
                                         &rates);

@@ -138,7 +138,8 @@ struct rp_plan {
   struct rp_view_data *view; /* plan/view.c, made when asked for */
   struct rp_front *front;    /* plan/front.c, made when asked for */
   struct rp_front *offered;  /* candidates from outside, until then */
-  const rp_backend *backend;
+  rp_device *device;
+  int64_t bound_bytes; /* what each run writes to the device (exec/bound.h) */
   /* What exec keeps with the plan (exec/run.c); freed by free_run. */
   struct rp_run_data *run;
   void (*free_run)(rp_plan *plan);
@@ -149,7 +150,7 @@ struct rp_plan {
 /* Takes the graph and the key. Prepares the kernels; NULL on failure, graph
    and key freed. */
 rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
-                     const rp_backend *backend);
+                     rp_device *device);
 void rp_view_free(rp_plan *plan);
 /* on_path[i], by forward node: whether a gradient passes through node i, or
    node i comes after one through which one does. The others are computed from

@@ -48,6 +48,11 @@ local function dtype(text)
   return one_of {'f32', 'bf16', 'f64'}(text)
 end
 
+local function device(text)
+  if text:match '^cuda:%d+$' then return text end
+  return one_of {'cpu', 'cuda'}(text)
+end
+
 local function any(text)
   return text ~= '' and text or nil, 'is empty'
 end
@@ -85,7 +90,7 @@ local groups = {
      models = 'gpt or mlp'},
     {'dtype', '<name>', dtype, 'f32 (default), f64, or bf16: products and '
        .. 'what is kept in bf16, weights and losses in f32'},
-    {'device', '<name>', one_of {'cpu'}, 'cpu'},
+    {'device', '<name>', device, 'cpu (default), cuda or cuda:1: where it all runs'},
   }},
   {'Data', {
     {'data', '<path>', any, 'a text for gpt (default: the built-in stories), '

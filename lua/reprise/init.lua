@@ -7,6 +7,7 @@ local arguments = require 'reprise.ops.arguments'
 local autocast = require 'reprise.autocast'
 local ckpt = require 'reprise.ckpt'
 local compare = require 'reprise.compare'
+local device = require 'reprise.device'
 local failure = require 'reprise.failure'
 local fit = require 'reprise.fit'
 local grad = require 'reprise.grad'
@@ -36,6 +37,9 @@ rp.is_tensor = tensor.is
 rp.record = record.by_name
 rp.set_default_dtype = arguments.set_default_dtype
 rp.get_default_dtype = arguments.get_default_dtype
+rp.set_default_device = device.set_default_device
+rp.get_default_device = device.get_default_device
+rp.cuda = device.cuda
 
 rp.run = run.run
 rp.last_plan = run.last_plan

@@ -2,6 +2,7 @@
 
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
+local device = require 'reprise.device'
 
 local C, ctx = binding.C, binding.ctx
 local stats = ffi.new 'rp_memory'
@@ -19,10 +20,16 @@ local memory = {}
 ---@field plans integer              plans in the cache
 ---@field plan_misses integer        plans made so far
 
---- What the library has allocated.
+local function read(name, where)
+  C.rp_memory_stats(ctx, name == nil and -1 or device.slot(name, where), stats)
+end
+
+--- What the library has allocated on a device, the default one when none is
+-- named.
+---@param name string?  'cpu', 'cuda', ...
 ---@return reprise.Memory
-function memory.memory()
-  C.rp_memory_stats(ctx, stats)
+function memory.memory(name)
+  read(name, 'memory')
   return {
     bytes = tonumber(stats.storage_bytes),
     peak_bytes = tonumber(stats.storage_peak_bytes),
@@ -37,9 +44,10 @@ function memory.memory()
 end
 
 --- The high-water mark of leaves, held values and arena, in bytes.
+---@param name string?  'cpu', 'cuda', ...
 ---@return integer
-function memory.max_memory_allocated()
-  C.rp_memory_stats(ctx, stats)
+function memory.max_memory_allocated(name)
+  read(name, 'max_memory_allocated')
   return tonumber(stats.storage_peak_bytes)
 end
 

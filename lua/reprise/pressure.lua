@@ -15,12 +15,12 @@ local nodes, bytes = 0, 0   -- after the last collection
 
 --- Collects when at least as much again has come as a collection left.
 return function()
-  C.rp_memory_stats(ctx, stats)
+  C.rp_memory_stats(ctx, -1, stats)
   local held = tonumber(stats.storage_bytes - stats.arena_bytes)
   if tonumber(stats.nodes) < 2 * nodes + NODES and held < 1.5 * bytes + BYTES then
     return
   end
   collectgarbage()
-  C.rp_memory_stats(ctx, stats)
+  C.rp_memory_stats(ctx, -1, stats)
   nodes, bytes = tonumber(stats.nodes), tonumber(stats.storage_bytes - stats.arena_bytes)
 end

@@ -22,7 +22,7 @@ local release = C.rp_tensor_release
 ---@field ptr any                 the C handle, owned
 ---@field shape integer[]         a fresh list; prints as (2,3)
 ---@field dtype string            'f32', 'f64', 'bf16', 'i32', 'i64', 'bool'
----@field device string           'cpu'
+---@field device string           'cpu', 'cuda', ...; of a number the default one
 ---@field ndim integer
 ---@field grad reprise.Tensor?    the accumulated gradient; may be set to nil
 ---@field requires_grad boolean   may be set on leaves
@@ -125,8 +125,8 @@ function properties.ndim(t)
   return C.rp_tensor_type(t.ptr).rank
 end
 
-function properties.device()
-  return 'cpu'
+function properties.device(t)
+  return ffi.string(C.rp_device_name(binding.ctx, C.rp_tensor_device(t.ptr)))
 end
 
 function properties.grad(t)

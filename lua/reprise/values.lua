@@ -2,6 +2,7 @@
 
 local ffi = require 'ffi'
 local arguments = require 'reprise.ops.arguments'
+local device = require 'reprise.device'
 local binding = require 'reprise.ffi'
 local failure = require 'reprise.failure'
 local record = require 'reprise.ops.record'
@@ -161,7 +162,7 @@ end
 ---@param data any
 ---@param options table?
 ---@return reprise.Tensor a leaf
-function values.tensor(data, options)
+values.tensor = device.aware('tensor', function(data, options)
   if type(options) == 'string' then options = {dtype = options} end
   options = arguments.options(options, known, 'tensor')
   if tensor.is(data) then
@@ -187,7 +188,7 @@ function values.tensor(data, options)
   end
   if options.requires_grad then leaf.requires_grad = true end
   return leaf
-end
+end)
 
 --- The values as an FFI array, run if need be; bf16 arrives as f32. Returns
 -- the array, the number of values and the array's dtype.

@@ -38,19 +38,19 @@ static void accounts_add_up(void **state) {
   (void)state;
   rp_context *ctx = rp_context_new();
   rp_memory before, now;
-  rp_memory_stats(ctx, &before);
-  void *a = rp_storage_alloc(ctx, 100);
-  void *b = rp_storage_alloc(ctx, 64);
-  rp_memory_stats(ctx, &now);
+  rp_memory_stats(ctx, -1, &before);
+  void *a = rp_storage_alloc(ctx->devices[RP_CPU], 100);
+  void *b = rp_storage_alloc(ctx->devices[RP_CPU], 64);
+  rp_memory_stats(ctx, -1, &now);
   assert_int_equal(now.storage_bytes - before.storage_bytes, 128 + 64);
   assert_int_equal((uintptr_t)a % RP_ALIGN, 0);
-  rp_storage_free(ctx, a, 100);
-  rp_storage_free(ctx, b, 64);
-  rp_memory_stats(ctx, &now);
+  rp_storage_free(ctx->devices[RP_CPU], a, 100);
+  rp_storage_free(ctx->devices[RP_CPU], b, 64);
+  rp_memory_stats(ctx, -1, &now);
   assert_int_equal(now.storage_bytes, before.storage_bytes);
   assert_int_equal(now.storage_peak_bytes, before.storage_bytes + 192);
   rp_memory_reset_peak(ctx);
-  rp_memory_stats(ctx, &now);
+  rp_memory_stats(ctx, -1, &now);
   assert_int_equal(now.storage_peak_bytes, before.storage_bytes);
   rp_context_free(ctx);
 }

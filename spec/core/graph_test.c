@@ -15,14 +15,14 @@ static void refused_nodes_leave_nothing(void **state) {
   rp_context *ctx = rp_context_new();
   rp_tensor *a = leaf(ctx, RP_INPUT, 2, 3, 1), *b = leaf(ctx, RP_INPUT, 4, 5, 1);
   rp_memory before, after;
-  rp_memory_stats(ctx, &before);
+  rp_memory_stats(ctx, -1, &before);
   rp_tensor *pair[2] = {a, b};
   assert_null(rp_record(ctx, rp_op_find("matmul"), pair, 2, NULL, 0, NULL, 0));
   assert_int_equal(rp_last_status(ctx), RP_SHAPE);
   assert_non_null(strstr(rp_message(ctx), "[matmul] (2,3) x (4,5)"));
   assert_null(rp_record(ctx, rp_op_find("add"), pair, 1, NULL, 0, NULL, 0));
   assert_null(rp_record(ctx, rp_op_find("sgd"), pair, 2, NULL, 0, NULL, 0));
-  rp_memory_stats(ctx, &after);
+  rp_memory_stats(ctx, -1, &after);
   assert_int_equal(after.nodes, before.nodes);
   assert_int_equal(after.recipe_bytes, before.recipe_bytes);
   rp_tensor_release(a);
@@ -69,10 +69,10 @@ static void long_chains_need_no_stack(void **state) {
     x = y;
   }
   rp_memory stats;
-  rp_memory_stats(ctx, &stats);
+  rp_memory_stats(ctx, -1, &stats);
   assert_true(stats.nodes >= 100000);
   rp_tensor_release(x);
-  rp_memory_stats(ctx, &stats);
+  rp_memory_stats(ctx, -1, &stats);
   assert_int_equal(stats.nodes, 1);
   rp_tensor_release(w);
   rp_context_free(ctx);

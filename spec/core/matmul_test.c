@@ -5,7 +5,7 @@
 #include <float.h>
 #include <math.h>
 
-#include "cpu/product.h"
+#include "exec/product.h"
 #include "graph/op.h"
 
 extern const rp_kernel_table rp_cpu_matmul;

@@ -110,9 +110,9 @@ static void plans_are_found_again(void **state) {
   double g[ROWS * COLUMNS];
   gradient(&c, "none", NULL, 0, g);
   rp_memory before, after;
-  rp_memory_stats(c.ctx, &before);
+  rp_memory_stats(c.ctx, -1, &before);
   for (int i = 0; i < 5; i++) gradient(&c, "none", NULL, 0, g);
-  rp_memory_stats(c.ctx, &after);
+  rp_memory_stats(c.ctx, -1, &after);
   assert_int_equal(after.plan_misses, before.plan_misses);
   assert_int_equal(after.recipe_bytes, before.recipe_bytes);
   assert_int_equal(after.storage_bytes, before.storage_bytes);
@@ -393,7 +393,7 @@ static void a_front_survives_every_refusal(void **state) {
     rp_tensor *made[6] = {loss, c, b, a, w, x};
     for (int i = 0; i < 6; i++) rp_tensor_release(made[i]);
     rp_memory after;
-    rp_memory_stats(ctx, &after);
+    rp_memory_stats(ctx, -1, &after);
     assert_int_equal(after.nodes, 0);
     rp_context_free(ctx);
     if (k > 0 && !refused) break;
@@ -409,10 +409,10 @@ static void steps_hold_their_memory(void **state) {
   for (int i = 0; i < 100; i++)
     assert_int_equal(step_run(&s, NULL, NULL), RP_OK);
   rp_memory before, after;
-  rp_memory_stats(s.ctx, &before);
+  rp_memory_stats(s.ctx, -1, &before);
   for (int i = 0; i < 1000; i++)
     assert_int_equal(step_run(&s, NULL, NULL), RP_OK);
-  rp_memory_stats(s.ctx, &after);
+  rp_memory_stats(s.ctx, -1, &after);
   assert_int_equal(after.storage_bytes, before.storage_bytes);
   assert_int_equal(after.recipe_bytes, before.recipe_bytes);
   assert_int_equal(after.nodes, before.nodes);

@@ -95,9 +95,9 @@ static void assert_refused(fixture *f, rp_status want,
   assert_int_equal(rp_optimizer_step_count(f->opt), 0);
   assert_false(rp_tensor_is_held(f->loss));
   /* Again: nothing stays behind. */
-  rp_memory_stats(f->ctx, &memory);
+  rp_memory_stats(f->ctx, -1, &memory);
   assert_int_equal(rp_plan_run(planned, &f->request), want);
-  rp_memory_stats(f->ctx, &later);
+  rp_memory_stats(f->ctx, -1, &later);
   assert_int_equal(later.storage_bytes, memory.storage_bytes);
   assert_int_equal(later.recipe_bytes, memory.recipe_bytes);
 }

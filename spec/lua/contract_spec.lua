@@ -14,7 +14,7 @@ local C, ctx = raw.C, raw.ctx
 
 local function memory()
   local m = ffi.new 'rp_memory'
-  C.rp_memory_stats(ctx, m)
+  C.rp_memory_stats(ctx, -1, m)
   return m
 end
 

@@ -5,6 +5,7 @@
 
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
+local device = require 'reprise.device'
 local failure = require 'reprise.failure'
 local scope = require 'reprise.scope'
 local state = require 'reprise.state_dict'
@@ -222,6 +223,22 @@ function Module:load_state_dict(dict)
   for name, leaf in pairs(own) do leaf:copy_(dict[name]) end
   return self
 end
+
+--- Moves all parameters and buffers, with their gradients, to a device.
+---@param name string  'cpu', 'cuda', 'cuda:1'
+---@return table self
+function Module:to(name)
+  local slot = device.slot(name, 'to')
+  local _, list = walk.leaves(self, C.RP_PARAMETER, C.RP_BUFFER)
+  for _, leaf in ipairs(list) do failure.check(C.rp_leaf_to(leaf.ptr, slot)) end
+  return self
+end
+
+--- to'cuda'.
+function Module:cuda() return self:to 'cuda' end
+
+--- to'cpu'.
+function Module:cpu() return self:to 'cpu' end
 
 --- Drops all gradients in .grad.
 function Module:zero_grad()

@@ -165,9 +165,6 @@ function arguments.options(options, known, where)
         table.concat(names, ', '))
     end
   end
-  if options.device ~= nil and options.device ~= 'cpu' then
-    failure.raise("[%s] no device '%s'; there is cpu", where, tostring(options.device))
-  end
   return options
 end
 

@@ -3,6 +3,7 @@
 -- becomes the first value of a leaf that can be trained.
 
 local arguments = require 'reprise.ops.arguments'
+local device = require 'reprise.device'
 local record = require 'reprise.ops.record'
 local tensor = require 'reprise.tensor'
 local failure = require 'reprise.failure'
@@ -148,5 +149,8 @@ function create.arange(...)
   local ends = {number(first, code), number(step, code)}
   return finished(record.two(arange, ends[1], ends[2], 1), options)
 end
+
+-- {device = ...} says where what is made lies.
+for name, fn in pairs(create) do create[name] = device.aware(name, fn) end
 
 return create

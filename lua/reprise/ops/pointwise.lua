@@ -1,6 +1,7 @@
 --- Elementwise functions with attributes or numbers among their arguments.
 
 local arguments = require 'reprise.ops.arguments'
+local device = require 'reprise.device'
 local record = require 'reprise.ops.record'
 local tensor = require 'reprise.tensor'
 local failure = require 'reprise.failure'
@@ -64,8 +65,23 @@ function pointwise.clamp(x, lo, hi)
 end
 
 local cast = record.op 'cast'
---- x with another dtype: x:to 'i64'. x itself when it has it already.
+--- A leaf of x's value on another device; no gradient passes.
+local function moved(x, name)
+  local slot = device.slot(name, 'to')
+  if C.rp_tensor_device(pointer(x, 'to')) == slot then return x end
+  if C.rp_tensor_requires_grad(x.ptr) and not C.rp_tensor_is_leaf(x.ptr) then
+    failure.raise("[to] this is a recipe that a gradient passes through; moves have no " ..
+      "gradient: move inputs and parameters, or x:detach():to'%s'", name)
+  end
+  local leaf = C.rp_tensor_to(x.ptr, slot)
+  if leaf == nil then failure.from_core() end
+  return tensor.own(leaf)
+end
+
+--- x with another dtype (x:to 'i64') or on another device (x:to 'cuda': its
+-- value, run if need be). x itself when it is so already.
 function pointwise.to(x, dtype)
+  if device.is_name(dtype) then return moved(x, dtype) end
   local code = arguments.dtype(dtype, 'to')
   if C.rp_tensor_type(pointer(x, 'to')).dtype == code then return x end
   ints[0] = code

@@ -183,6 +183,7 @@ end
 ---@param options reprise.TrainOptions
 ---@param Model function the model's constructor
 return function(options, Model)
+  rp.set_default_device(options.device)
   rp.manual_seed(options.seed)
   -- bf16 is mixed precision: weights and inputs are f32.
   local mixed = options.dtype == 'bf16'

@@ -7,10 +7,14 @@
    >= the dim that lies inside it; batch dims are larger than 1, and no two
    neighbours could be one; a step of 0 means the same matrix for the whole
    dim. */
-#ifndef RP_CPU_PRODUCT_H
-#define RP_CPU_PRODUCT_H
+#ifndef RP_EXEC_PRODUCT_H
+#define RP_EXEC_PRODUCT_H
 
 #include "exec/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef struct rp_product_dim {
   int64_t count, a, b, y; /* steps in elements */
@@ -35,5 +39,9 @@ rp_product rp_product_from(const rp_array *a, const rp_array *b,
 typedef rp_status rp_product_each(void *user, int64_t a, int64_t b, int64_t y);
 rp_status rp_product_loop(const rp_product *product, int n,
                           rp_product_each *each, void *user);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -1,4 +1,4 @@
-#include "cpu/product.h"
+#include "exec/product.h"
 
 /* The invariant's form of one matrix: strides of dims of size 1 are chosen so
    that the matrix is as dense as it can be. */

@@ -1,0 +1,282 @@
+/* Instructions, one by one or from a recording. */
+#include <string.h>
+
+#include "base/context.h"
+#include "exec/run.h"
+#include "graph/recorder.h"
+#include "exec/trace.h"
+
+/* ---- what a plan keeps for its runs ------------------------------------------- */
+
+static void run_data_free(rp_plan *plan) {
+  struct rp_run_data *run = plan->run;
+  rp_recordings_free(&run->recordings, plan->device);
+  rp_bound_close(&run->bound, plan->ctx);
+  rp_free(plan->ctx, run->arrays, (size_t)run->n * sizeof *run->arrays);
+  rp_free(plan->ctx, run, sizeof *run);
+  plan->run = NULL;
+}
+
+/* Types and strides; data comes with each run. */
+static void describe_arrays(const rp_plan *plan, rp_array *arrays) {
+  const rp_graph *graph = &plan->graph;
+  const rp_program *program = &plan->program;
+  for (int32_t i = 0; i < program->instructions.n; i++) {
+    const rp_instruction *at = &program->instructions.at[i];
+    if (at->opcode != RP_OP_RUN) continue;
+    const rp_graph_node *node = &graph->nodes.at[at->node];
+    rp_array *array = arrays + at->first_ref;
+    for (int32_t k = 0; k < node->n_operands; k++, array++) {
+      const rp_operand *in = rp_graph_in(graph, node, k);
+      array->type = in->type;
+      memcpy(array->strides, in->strides.at, sizeof array->strides);
+    }
+    for (int32_t k = 0; k < node->n_values; k++, array++) {
+      rp_strides strides = {0};
+      array->type = graph->values.at[node->first_value + k].type;
+      rp_strides_contiguous(&array->type, &strides);
+      memcpy(array->strides, strides.at, sizeof array->strides);
+    }
+  }
+}
+
+/* Whether some index that a kernel reads is no leaf of the request, which is
+   looked at beforehand. */
+static bool may_fault(const rp_plan *plan) {
+  if (plan->device->backend->take_fault == NULL) return false;
+  const rp_graph *graph = &plan->graph;
+  for (int32_t i = 0; i < graph->nodes.n; i++) {
+    const rp_graph_node *node = &graph->nodes.at[i];
+    if (node->op->ranges == NULL) continue;
+    for (int32_t k = 0; k < node->n_operands; k++) {
+      const rp_operand *in = rp_graph_in(graph, node, k);
+      const bool is_integer = in->type.dtype == RP_I32 ||
+                              in->type.dtype == RP_I64;
+      if (is_integer && rp_operand_leaf(in) < 0) return true;
+    }
+  }
+  return false;
+}
+
+rp_status rp_run_data_new(rp_plan *plan) {
+  if (plan->run) return RP_OK;
+  rp_context *ctx = plan->ctx;
+  struct rp_run_data *run = rp_alloc(ctx, sizeof *run);
+  if (run == NULL) return RP_NOMEM;
+  run->n = plan->program.refs.n;
+  run->arrays = rp_alloc(ctx, (size_t)run->n * sizeof *run->arrays);
+  if (run->arrays == NULL || rp_bound_open(&run->bound, plan) != RP_OK) {
+    rp_free(ctx, run->arrays, (size_t)run->n * sizeof *run->arrays);
+    rp_free(ctx, run, sizeof *run);
+    return RP_NOMEM;
+  }
+  describe_arrays(plan, run->arrays);
+  run->may_fault = may_fault(plan);
+  plan->run = run;
+  plan->free_run = run_data_free;
+  return RP_OK;
+}
+
+/* ---- addresses ------------------------------------------------------------------ */
+
+static void *instance_data(const rp_execution *e, int32_t instance) {
+  const rp_plan *plan = e->plan;
+  const int64_t offset = plan->layout.offsets[instance];
+  if (offset >= 0) return (char *)plan->device->arena.data + offset;
+  const int32_t value = plan->program.instances.at[instance].value;
+  for (int32_t t = 0; t < plan->graph.targets.n; t++) {
+    if (plan->graph.targets.at[t] != value) continue;
+    void *small = rp_bound_result(&plan->run->bound, plan, t);
+    return small ? small : e->results[t]->data;
+  }
+  return NULL;
+}
+
+static void point_arrays(const rp_execution *e) {
+  const rp_program *program = &e->plan->program;
+  const rp_graph *graph = &e->plan->graph;
+  for (int32_t i = 0; i < program->instructions.n; i++) {
+    const rp_instruction *at = &program->instructions.at[i];
+    if (at->opcode != RP_OP_RUN) continue;
+    const rp_graph_node *node = &graph->nodes.at[at->node];
+    for (int32_t k = 0; k < node->n_operands + node->n_values; k++) {
+      const int32_t ref = program->refs.at[at->first_ref + k];
+      rp_array *array = &e->plan->run->arrays[at->first_ref + k];
+      char *data = ref < 0 ? e->leaf_data[-1 - ref] : instance_data(e, ref);
+      if (k < node->n_operands && data) {
+        const rp_operand *in = rp_graph_in(graph, node, k);
+        data += in->strides.offset *
+                (int64_t)rp_dtype_size((rp_dtype)in->type.dtype);
+      }
+      array->data = data;
+    }
+  }
+}
+
+/* ---- instructions ---------------------------------------------------------------- */
+
+static rp_status run_instruction(rp_execution *e, int32_t i) {
+  const rp_plan *plan = e->plan;
+  const rp_device *device = plan->device;
+  const rp_instruction *at = &plan->program.instructions.at[i];
+  const rp_graph_node *node = &plan->graph.nodes.at[at->node];
+  const rp_array *arrays = plan->run->arrays + at->first_ref;
+  const int64_t workspace = plan->layout.workspaces[i];
+  const rp_stream stream =
+      node->stream >= 0 ? e->set.bindings.streams.at[node->stream]
+                        : (rp_stream){0};
+  const rp_kernel_args args = {
+      .in = arrays,
+      .out = arrays + node->n_operands,
+      .n_in = node->n_operands,
+      .n_out = node->n_values,
+      .ints = node->ints,
+      .reals = node->reals,
+      .n_ints = node->n_ints,
+      .n_reals = node->n_reals,
+      .node = at->node,
+      .workspace =
+          workspace >= 0 ? (char *)device->arena.data + workspace : NULL,
+      .state = plan->kernels[at->node].state,
+      .seed = stream.seed,
+      .stream = stream.draw,
+      .draw = node->stream >= 0
+                  ? rp_bound_draw(&plan->run->bound, node->stream) : NULL,
+      .device = device->state,
+      .ctx = e->ctx,
+  };
+  const rp_status status = plan->kernels[at->node].kernel->run(&args);
+  if (status == RP_OK)
+    return e->watch.plan ? rp_watch_outputs(&e->watch, i, args.out) : RP_OK;
+  const char *scope = rp_scope_text(e->ctx, node->place.scope);
+  return *scope ? rp_fail(e->ctx, status, "[%s] %s (in %s)", node->op->name,
+                          e->ctx->message, scope)
+                : rp_fail(e->ctx, status, "[%s] %s", node->op->name,
+                          e->ctx->message);
+}
+
+static rp_status run_all(rp_execution *e) {
+  const rp_program *program = &e->plan->program;
+  const rp_backend *backend = e->plan->device->backend;
+  rp_trace *trace = e->ctx->trace;
+  rp_status status = RP_OK;
+  for (int32_t i = 0; i < program->instructions.n && status == RP_OK; i++) {
+    if (program->instructions.at[i].opcode != RP_OP_RUN) continue;
+    const int64_t start_ns = trace ? rp_trace_now() : 0;
+    status = run_instruction(e, i);
+    if (trace == NULL) continue;
+    if (status == RP_OK && backend->synchronize)
+      status = backend->synchronize(e->plan->device);
+    rp_trace_note(trace, i, start_ns);
+  }
+  return status;
+}
+
+/* ---- from a recording --------------------------------------------------------------- */
+
+/* What a recording's addresses are made of: leaves, large results, the arena.
+   RP_NOMEM. */
+static void **addresses_of(const rp_execution *e, int32_t *n) {
+  const rp_graph *graph = &e->plan->graph;
+  *n = graph->leaves.n + graph->targets.n + 1;
+  void **addresses = rp_alloc(e->ctx, (size_t)*n * sizeof *addresses);
+  if (addresses == NULL) return NULL;
+  void **at = addresses;
+  for (int32_t l = 0; l < graph->leaves.n; l++) *at++ = e->leaf_data[l];
+  for (int32_t t = 0; t < graph->targets.n; t++)
+    *at++ = e->results[t] &&
+                    !rp_bound_result(&e->plan->run->bound, e->plan, t)
+                ? e->results[t]->data : NULL;
+  *at = e->plan->device->arena.data;
+  return addresses;
+}
+
+static rp_status record(rp_execution *e, void *const *addresses, int32_t n,
+                        void **made) {
+  rp_device *device = e->plan->device;
+  rp_status status = device->backend->record(device);
+  if (status != RP_OK) return status;
+  status = run_all(e);
+  if (status != RP_OK) {
+    (void)device->backend->end_record(device, NULL);
+    return status;
+  }
+  status = device->backend->end_record(device, made);
+  if (status == RP_OK)
+    status = rp_recordings_add(&e->plan->run->recordings, device, *made,
+                               addresses, n);
+  return status;
+}
+
+/* A program runs as it is the first time, when libraries load what they need,
+   and is recorded the second. */
+static rp_status run_recorded(rp_execution *e) {
+  struct rp_run_data *run = e->plan->run;
+  rp_device *device = e->plan->device;
+  int32_t n = 0;
+  void **addresses = addresses_of(e, &n);
+  if (addresses == NULL) return RP_NOMEM;
+  void *made = rp_recordings_find(&run->recordings, addresses, n);
+  rp_status status = made ? RP_OK : record(e, addresses, n, &made);
+  if (status == RP_OK) status = device->backend->replay(device, made);
+  rp_free(e->ctx, addresses, (size_t)n * sizeof *addresses);
+  return status;
+}
+
+/* ---- a whole run ---------------------------------------------------------------------- */
+
+static rp_status copy_small_results(const rp_execution *e) {
+  rp_device *device = e->plan->device;
+  const rp_graph *graph = &e->plan->graph;
+  rp_status status = RP_OK;
+  for (int32_t t = 0; t < graph->targets.n && status == RP_OK; t++) {
+    void *from = rp_bound_result(&e->plan->run->bound, e->plan, t);
+    if (from)
+      status = device->memory->copy(device, e->results[t]->data, from,
+                                    e->results[t]->size);
+  }
+  return status;
+}
+
+/* A fault on the device is known when it has run. */
+static rp_status check_fault(const rp_execution *e) {
+  rp_device *device = e->plan->device;
+  rp_status status = device->backend->synchronize(device);
+  rp_fault fault;
+  if (status != RP_OK || !device->backend->take_fault(device, &fault))
+    return status;
+  const rp_graph_node *node = &e->plan->graph.nodes.at[fault.node];
+  const char *scope = rp_scope_text(e->ctx, node->place.scope);
+  return rp_fail(e->ctx, RP_VALUE, "[%s] index %lld, valid 0..%lld%s%s%s",
+                 node->op->name, (long long)fault.found,
+                 (long long)fault.limit - 1, *scope ? " (in " : "", scope,
+                 *scope ? ")" : "");
+}
+
+/* The next run, and what it reads and writes from outside. */
+static void note_use(const rp_execution *e) {
+  const rp_graph *graph = &e->plan->graph;
+  const int64_t run = ++e->plan->device->runs;
+  for (int32_t l = 0; l < graph->leaves.n; l++) {
+    const rp_tensor *root = rp_bound_tensor(e, l);
+    if (root && root->storage) root->storage->used = run;
+  }
+  for (int32_t t = 0; t < graph->targets.n; t++)
+    if (e->results[t]) e->results[t]->used = run;
+}
+
+rp_status rp_launch(rp_execution *e) {
+  struct rp_run_data *run = e->plan->run;
+  rp_device *device = e->plan->device;
+  point_arrays(e);
+  rp_status status = rp_bound_write(&run->bound, e->plan, &e->set.bindings);
+  if (status != RP_OK) return status;
+  const bool recorded = device->records && run->has_run && !e->ctx->trace &&
+                        !e->watch.plan;
+  note_use(e);
+  status = recorded ? run_recorded(e) : run_all(e);
+  run->has_run = true;
+  if (device->backend->ran) device->backend->ran(device);
+  if (status == RP_OK) status = copy_small_results(e);
+  return status == RP_OK && run->may_fault ? check_fault(e) : status;
+}

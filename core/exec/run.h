@@ -1,0 +1,45 @@
+/* One run of a finished plan, as its files share it: run.c binds it, launch.c
+   runs its instructions. */
+#ifndef RP_EXEC_RUN_H
+#define RP_EXEC_RUN_H
+
+#include "exec/bound.h"
+#include "exec/cache.h"
+#include "exec/recording.h"
+#include "exec/watch.h"
+
+/* What runs need of a plan beyond its program, made once. */
+struct rp_run_data {
+  rp_array *arrays;  /* by ref, with room for data pointers */
+  int32_t n;
+  bool may_fault;    /* an index is computed on a device that says so later */
+  bool has_run;
+  rp_bound bound;
+  rp_recordings recordings;
+};
+
+typedef struct rp_execution {
+  rp_plan *plan;
+  rp_context *ctx;
+  rp_binding_set set;
+  void **leaf_data;      /* by graph leaf, on the plan's device */
+  bool *fresh;           /* by graph leaf: its first bytes came with this run */
+  rp_storage **results;  /* by graph target, NULL for leaves */
+  int64_t other_bytes;   /* storage that is not this program's */
+  rp_watch watch;        /* plan NULL: nothing is watched */
+} rp_execution;
+
+/* The tensor bound to a leaf; NULL for a constant. */
+static inline rp_tensor *rp_bound_tensor(const rp_execution *e, int32_t leaf) {
+  const int32_t binding = e->plan->graph.leaves.at[leaf].binding;
+  return binding < 0 ? NULL : e->set.bindings.tensors.at[binding];
+}
+
+/* Makes plan->run where there is none yet. RP_NOMEM. */
+rp_status rp_run_data_new(rp_plan *plan);
+/* Runs all instructions: one by one, or from a recording of an earlier run
+   where the device has such and nobody watches or traces. Small results are
+   in their storage then. */
+rp_status rp_launch(rp_execution *e);
+
+#endif

@@ -1,0 +1,272 @@
+/* The backend: its record, and the life of a device. */
+#include "device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <new>
+
+#include "base/status.h"
+#include "heap.h"
+#include "memory.h"
+#include "recording.h"
+
+/* ---- failures ----------------------------------------------------------------- */
+
+/* After these nothing runs on the device any more in this process. */
+static bool is_lost(cudaError_t error) {
+  switch (error) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorAssert:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorLaunchTimeout:
+      return true;
+    default:
+      return false;
+  }
+}
+
+rp_status rp_cuda_ok(rp_context *ctx, cudaError_t error, const char *what) {
+  if (error == cudaSuccess) return RP_OK;
+  (void)cudaGetLastError(); /* one that can pass has been said */
+  if (error == cudaErrorMemoryAllocation)
+    return rp_fail(ctx, RP_NOMEM, "[cuda] %s: the device is out of memory",
+                   what);
+  return rp_fail(ctx, RP_INTERNAL, "[cuda] %s: %s%s", what,
+                 cudaGetErrorString(error),
+                 is_lost(error)
+                     ? "; the device is lost to this process. RP_CUDA_CHECK=1 "
+                       "names the op that did it"
+                     : "");
+}
+
+rp_status rp_cublas_ok(rp_context *ctx, cublasStatus_t status,
+                       const char *what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return RP_OK;
+  return rp_fail(ctx, status == CUBLAS_STATUS_ALLOC_FAILED ? RP_NOMEM
+                                                           : RP_INTERNAL,
+                 "[cuda] %s: cuBLASLt status %d", what, (int)status);
+}
+
+rp_status rp_cudnn_ok(rp_context *ctx, cudnnStatus_t status,
+                      const char *what) {
+  if (status == CUDNN_STATUS_SUCCESS) return RP_OK;
+  return rp_fail(ctx, RP_INTERNAL, "[cuda] %s: cuDNN: %s", what,
+                 cudnnGetErrorString(status));
+}
+
+rp_status rp_cuda_launched(const rp_kernel_args *args, const char *kernel,
+                           cudaError_t error) {
+  if (error != cudaSuccess) return rp_cuda_ok(args->ctx, error, kernel);
+  rp_cuda_device *device = rp_cuda_of(args);
+  if (!device->check) return RP_OK;
+  return rp_cuda_ok(args->ctx, cudaStreamSynchronize(device->stream), kernel);
+}
+
+/* ---- open and close --------------------------------------------------------------- */
+
+static int32_t count(void) {
+  int n = 0;
+  if (cudaGetDeviceCount(&n) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return 0;
+  }
+  return n;
+}
+
+/* Says why there is no device. */
+static rp_status missing(rp_context *ctx, int unit) {
+  int n = 0, driver = 0;
+  const cudaError_t error = cudaGetDeviceCount(&n);
+  (void)cudaGetLastError();
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+    return rp_fail(ctx, RP_UNSUPPORTED, "[device] cuda: there is no NVIDIA "
+                   "driver (%s)", cudaGetErrorString(error));
+  if (error != cudaSuccess)
+    return rp_fail(ctx, RP_UNSUPPORTED, "[device] cuda: %s (the driver is for "
+                   "CUDA %d.%d)", cudaGetErrorString(error), driver / 1000,
+                   driver % 1000 / 10);
+  return rp_fail(ctx, RP_UNSUPPORTED, "[device] cuda: there is no device %d; "
+                 "the driver sees %d", unit, n);
+}
+
+/* FLOP/s and bytes/s that such a device reaches on long matrices in bf16, half
+   of which the cost model takes for the f32 rate, and on long vectors. */
+static rp_rates rates_of(const cudaDeviceProp *p, int unit) {
+  int clock_khz = 0, memory_khz = 0, bus_bits = 0;
+  cudaDeviceGetAttribute(&clock_khz, cudaDevAttrClockRate, unit);
+  cudaDeviceGetAttribute(&memory_khz, cudaDevAttrMemoryClockRate, unit);
+  cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, unit);
+  /* FLOPs a clock and multiprocessor: CUDA C++ programming guide, tensor
+     core throughput. */
+  const double a_clock = p->major >= 9 ? 4096 : 2048;
+  const double flops =
+      0.6 * a_clock * p->multiProcessorCount * 1e3 * clock_khz;
+  const double bytes = 0.8 * 2 * 1e3 * memory_khz * bus_bits / 8;
+  return rp_rates{flops > 0 ? flops / 2 : 100e12,
+                  bytes > 0 ? bytes : 1e12};
+}
+
+static void close_device(rp_device *device) {
+  rp_cuda_device *d = (rp_cuda_device *)device->state;
+  if (d == nullptr) return;
+  if (d->stream) cudaStreamSynchronize(d->stream);
+  if (d->copies) cudaStreamSynchronize(d->copies);
+  if (d->dnn) cudnnDestroy(d->dnn);
+  if (d->blas) cublasLtDestroy(d->blas);
+  rp_cuda_memory_close(d);
+  rp_cuda_heap_close(d->heap);
+  rp_cuda_heap_close(d->arena);
+  if (d->host_fault) cudaFreeHost(d->host_fault);
+  if (d->copies) cudaStreamDestroy(d->copies);
+  if (d->stream) cudaStreamDestroy(d->stream);
+  delete d;
+  device->state = nullptr;
+}
+
+static rp_status open_streams(rp_context *ctx, rp_cuda_device *d) {
+  rp_status status = rp_cuda_ok(
+      ctx, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking),
+      "a stream");
+  if (status == RP_OK)
+    status = rp_cuda_ok(
+        ctx, cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking),
+        "a stream");
+  if (status == RP_OK)
+    status = rp_cuda_ok(ctx, cudaHostAlloc((void **)&d->host_fault,
+                                           sizeof *d->host_fault,
+                                           cudaHostAllocMapped),
+                        "pinned memory");
+  if (status == RP_OK) {
+    memset(d->host_fault, 0, sizeof *d->host_fault);
+    status = rp_cuda_ok(ctx, cudaHostGetDevicePointer((void **)&d->fault,
+                                                      d->host_fault, 0),
+                        "mapped memory");
+  }
+  return status;
+}
+
+static rp_status open_device(rp_device *device) {
+  rp_context *ctx = device->ctx;
+  if (device->unit >= count()) return missing(ctx, device->unit);
+  if (rp_cuda_driver_get(ctx) == nullptr) return RP_UNSUPPORTED;
+  rp_cuda_device *d = new (std::nothrow) rp_cuda_device();
+  if (d == nullptr) return rp_fail(ctx, RP_NOMEM, "[cuda] no memory");
+  device->state = d;
+  d->unit = device->unit;
+  cudaDeviceProp p;
+  rp_status status = rp_cuda_ok(ctx, cudaSetDevice(d->unit), "this device");
+  if (status == RP_OK)
+    status = rp_cuda_ok(ctx, cudaGetDeviceProperties(&p, d->unit),
+                        "this device");
+  if (status == RP_OK) {
+    d->multiprocessors = p.multiProcessorCount;
+    d->capability = 10 * p.major + p.minor;
+    d->shared_per_block = (int64_t)p.sharedMemPerBlockOptin;
+    device->rates = rates_of(&p, d->unit);
+    const char *check = getenv("RP_CUDA_CHECK");
+    d->check = check && *check && strcmp(check, "0") != 0;
+    device->records = !d->check;
+    status = open_streams(ctx, d);
+  }
+  const int64_t most = (int64_t)p.totalGlobalMem;
+  if (status == RP_OK) status = rp_cuda_memory_open(ctx, d);
+  if (status == RP_OK) status = rp_cuda_heap_open(&d->heap, ctx, d, most);
+  if (status == RP_OK) status = rp_cuda_heap_open(&d->arena, ctx, d, most);
+  if (status == RP_OK)
+    status = rp_cublas_ok(ctx, cublasLtCreate(&d->blas), "opening cuBLASLt");
+  if (status == RP_OK)
+    status = rp_cudnn_ok(ctx, cudnnCreate(&d->dnn), "opening cuDNN");
+  if (status == RP_OK)
+    status = rp_cudnn_ok(ctx, cudnnSetStream(d->dnn, d->stream),
+                         "opening cuDNN");
+  if (status != RP_OK) close_device(device);
+  return status;
+}
+
+/* ---- while it runs ------------------------------------------------------------------ */
+
+static void ran(rp_device *device) {
+  rp_cuda_memory_ran((rp_cuda_device *)device->state, device->runs);
+}
+
+static rp_status synchronize(rp_device *device) {
+  rp_cuda_device *d = (rp_cuda_device *)device->state;
+  rp_status status = rp_cuda_ok(device->ctx, cudaStreamSynchronize(d->copies),
+                                "copies to the device");
+  if (status == RP_OK)
+    status = rp_cuda_ok(device->ctx, cudaStreamSynchronize(d->stream),
+                        "what ran on the device");
+  return status;
+}
+
+static bool take_fault(rp_device *device, rp_fault *out) {
+  rp_cuda_device *d = (rp_cuda_device *)device->state;
+  const rp_cuda_fault found = *d->host_fault;
+  if (found.node == 0) return false;
+  *out = rp_fault{found.node - 1, found.found, found.limit};
+  memset(d->host_fault, 0, sizeof *d->host_fault);
+  return true;
+}
+
+static const char *describe(rp_device *device, int64_t *total,
+                            int64_t *free_bytes) {
+  static char text[320];
+  rp_cuda_device *d = (rp_cuda_device *)device->state;
+  cudaDeviceProp p;
+  size_t free_now = 0, all = 0;
+  if (cudaGetDeviceProperties(&p, d->unit) != cudaSuccess ||
+      cudaMemGetInfo(&free_now, &all) != cudaSuccess)
+    return "";
+  *total = (int64_t)all;
+  *free_bytes = (int64_t)free_now;
+  snprintf(text, sizeof text, "%s, %d multiprocessors of capability %d.%d",
+           p.name, d->multiprocessors, d->capability / 10, d->capability % 10);
+  return text;
+}
+
+/* ---- the record ------------------------------------------------------------------------ */
+
+extern "C" {
+#define RP_TABLE(name) extern rp_kernel_table rp_cuda_##name;
+#include "tables.def"
+#undef RP_TABLE
+}
+
+static const rp_kernel_table *const tables[] = {
+#define RP_TABLE(name) &rp_cuda_##name,
+#include "tables.def"
+#undef RP_TABLE
+};
+
+static const rp_backend backend = {
+    "cuda",
+    tables,
+    sizeof tables / sizeof *tables,
+    &rp_cuda_memory_functions,
+    count,
+    open_device,
+    close_device,
+    {100e12, 1e12},
+    ran,
+    rp_cuda_record,
+    rp_cuda_end_record,
+    rp_cuda_replay,
+    rp_cuda_forget,
+    synchronize,
+    take_fault,
+    describe,
+};
+
+extern "C" __attribute__((visibility("default")))
+const rp_loaded_backend *rp_backend_load(void) {
+  static const rp_loaded_backend loaded = {RP_BACKEND_ABI, &backend};
+  return &loaded;
+}

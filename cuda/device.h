@@ -1,0 +1,60 @@
+/* One GPU that a context uses: its queue, its libraries' handles and what its
+   kernels need to know of it. Kernels get it as rp_kernel_args.device. */
+#ifndef RP_CUDA_DEVICE_H
+#define RP_CUDA_DEVICE_H
+
+#ifdef RP_EMULATED
+#include "emulated.h"
+#else
+#include <cuda.h>
+#include <cuda_runtime.h>
+#endif
+#include <cublasLt.h>
+#include <cudnn.h>
+
+#include "exec/backend.h"
+
+/* What a kernel found wrong with a value, in memory that host and device both
+   see. A kernel that meets an index out of its range writes `found` and sets
+   `node` (from 0 to its own number + 1, so the first fault stays), and goes on
+   with index 0; effects look at `node` first and write nothing where it is
+   not 0. The run then fails with RP_VALUE. */
+typedef struct rp_cuda_fault {
+  int node;
+  long long found, limit;
+} rp_cuda_fault;
+
+typedef struct rp_cuda_device {
+  int unit;
+  cudaStream_t stream;        /* everything a program does */
+  cudaStream_t copies;        /* batches on their way in */
+  cublasLtHandle_t blas;
+  cudnnHandle_t dnn;          /* set to `stream` */
+  int multiprocessors;
+  int capability;             /* 80, 90, ... */
+  int64_t shared_per_block;   /* the most a block may opt in to, bytes */
+  bool check;                 /* RP_CUDA_CHECK=1: synchronise after launches */
+  rp_cuda_fault *fault;       /* the device's address of host_fault */
+  rp_cuda_fault *host_fault;
+  struct rp_cuda_heap *heap;  /* storage: heap.h */
+  struct rp_cuda_heap *arena;
+  struct rp_cuda_memory *memory;
+} rp_cuda_device;
+
+static inline rp_cuda_device *rp_cuda_of(const rp_kernel_args *args) {
+  return (rp_cuda_device *)args->device;
+}
+
+/* RP_OK, or the status and message for a failure of CUDA, cuBLASLt, cuDNN or
+   NVRTC in `what`. A device that is lost stays so, and says so. */
+rp_status rp_cuda_ok(rp_context *ctx, cudaError_t error, const char *what);
+rp_status rp_cublas_ok(rp_context *ctx, cublasStatus_t status,
+                       const char *what);
+rp_status rp_cudnn_ok(rp_context *ctx, cudnnStatus_t status, const char *what);
+
+/* After a launch: its error, if any; under RP_CUDA_CHECK=1 (and outside a
+   recording) it waits for the kernel and names it where it failed. */
+rp_status rp_cuda_launched(const rp_kernel_args *args, const char *kernel,
+                           cudaError_t error);
+
+#endif

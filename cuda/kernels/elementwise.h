@@ -1,0 +1,245 @@
+/* Elementwise kernels: y[i] = f(a[i], ...), y contiguous, inputs of any
+   strides, broadcast against y.
+
+   Element i depends on element i of each input alone and is read before it is
+   written, by one thread, so that y may lie exactly over an input.
+
+   Two kernels: map_packs moves 16 bytes an access, where every input's
+   innermost stride is 1 (and its rows aligned) or 0; map_each takes the rest,
+   an element a thread. Both call f on the same values. */
+#ifndef RP_CUDA_ELEMENTWISE_H
+#define RP_CUDA_ELEMENTWISE_H
+
+#include <type_traits>
+
+#include "kernels/pack.h"
+
+namespace rp {
+
+/* The dtype of an array that is f32 or bf16, known at run time. */
+struct either {};
+template <> struct arithmetic<either> { typedef float type; };
+
+/* What `either` is once it is known. */
+template <typename X, typename T>
+using known = std::conditional_t<std::is_same<X, either>::value, T, X>;
+
+struct source {
+  const void *data;
+  int is_bf16;
+};
+template <int N> struct sources {
+  source of[N];
+};
+
+template <typename T>
+__device__ __forceinline__ wide<T> read(const source &from, int64_t i) {
+  if constexpr (std::is_same<wide<T>, float>::value)
+    return from.is_bf16 ? widen(((const bf16 *)from.data)[i])
+                        : ((const float *)from.data)[i];
+  else
+    return ((const T *)from.data)[i];
+}
+
+template <typename T, int V> struct values {
+  wide<T> at[V];
+};
+
+/* Elements i .. i + V - 1, or element i, V times. A fixed one may be f32
+   beside bf16 and the other way round. */
+template <typename T, int V>
+__device__ __forceinline__ values<T, V> load(const source &from, int64_t i,
+                                             bool fixed) {
+  values<T, V> x;
+  if (fixed) {
+    const wide<T> same = read<T>(from, i);
+    for (int k = 0; k < V; k++) x.at[k] = same;
+  } else {
+    const pack<T, V> raw = *(const pack<T, V> *)((const T *)from.data + i);
+    for (int k = 0; k < V; k++) x.at[k] = widen(raw.at[k]);
+  }
+  return x;
+}
+
+template <typename Out, int V, typename F, typename... X>
+__device__ __forceinline__ void apply(const F &f, Out *to, const X &...x) {
+  pack<Out, V> y;
+  for (int k = 0; k < V; k++) y.at[k] = narrow<Out>(f(x.at[k]...));
+  *(pack<Out, V> *)to = y;
+}
+
+/* Bit k of fixed: input k's innermost stride is 0. */
+template <int V, typename Out, typename... In, typename F, size_t... K>
+__device__ __forceinline__ void map_some(const F &f, Out *out,
+                                         const sources<sizeof...(In)> &in,
+                                         const walk<sizeof...(In)> &w,
+                                         unsigned fixed, int64_t i,
+                                         std::index_sequence<K...>) {
+  int64_t at[sizeof...(In)];
+  w.at(i, at);
+  apply<Out, V>(f, out + i,
+                load<In, V>(in.of[K], at[K], fixed >> K & 1)...);
+}
+
+template <int V, typename F, typename Out, typename... In>
+__global__ void __launch_bounds__(BLOCK)
+map_packs(F f, Out *out, sources<sizeof...(In)> in, walk<sizeof...(In)> w,
+          unsigned fixed) {
+  const auto all = std::make_index_sequence<sizeof...(In)>();
+  const int64_t packs = w.count / V;
+  RP_EACH(p, packs)
+    map_some<V, Out, In...>(f, out, in, w, fixed, p * V, all);
+  RP_EACH(rest, w.count - packs * V)
+    map_some<1, Out, In...>(f, out, in, w, fixed, packs * V + rest, all);
+}
+
+template <typename Out, typename... In, typename F, size_t... K>
+__device__ __forceinline__ wide<Out> value_of(
+    const F &f, const sources<sizeof...(In)> &in,
+    const int64_t (&at)[sizeof...(In)], std::index_sequence<K...>) {
+  return f(read<In>(in.of[K], at[K])...);
+}
+
+template <typename F, typename Out, typename... In>
+__global__ void __launch_bounds__(BLOCK)
+map_each(F f, void *out, int out_is_bf16, sources<sizeof...(In)> in,
+         walk<sizeof...(In)> w) {
+  RP_EACH(i, w.count) {
+    int64_t at[sizeof...(In)];
+    w.at(i, at);
+    const wide<Out> y = value_of<Out, In...>(
+        f, in, at, std::make_index_sequence<sizeof...(In)>());
+    if constexpr (std::is_same<Out, either>::value) {
+      if (out_is_bf16) ((bf16 *)out)[i] = narrow<bf16>(y);
+      else ((float *)out)[i] = y;
+    } else {
+      ((Out *)out)[i] = y;
+    }
+  }
+}
+
+/* ---- launching ----------------------------------------------------------- */
+
+/* Whether map_packs can take arrays of these sizes an element, V elements at
+   once; sets `fixed`. */
+template <int N>
+bool packs_fit(const walk<N> &w, const rp_array *const (&in)[N],
+               const size_t (&sizes)[N], const void *out, size_t out_size,
+               int v, unsigned *fixed) {
+  *fixed = 0;
+  if (w.rank == 0 || w.count < v || (uintptr_t)out % (out_size * v) ||
+      (w.rank > 1 && w.dims[0] % v))
+    return false;
+  for (int k = 0; k < N; k++) {
+    if (w.strides[k][0] == 0) {
+      *fixed |= 1u << k;
+      continue;
+    }
+    if (w.strides[k][0] != 1 || (uintptr_t)in[k]->data % (sizes[k] * v))
+      return false;
+    for (int d = 1; d < w.rank; d++)
+      if (w.strides[k][d] % v) return false;
+  }
+  return true;
+}
+
+template <typename... T> constexpr size_t largest() {
+  size_t size = 1;
+  for (const size_t each : {sizeof(T)...}) size = each > size ? each : size;
+  return size;
+}
+
+template <typename Out, typename... In, typename F>
+bool map_in_packs(const rp_kernel_args *args, const char *name, const F &f,
+                  const rp_array *const (&in)[sizeof...(In)],
+                  const sources<sizeof...(In)> &from,
+                  const walk<sizeof...(In)> &w, rp_status *status) {
+  enum { V = 16 / largest<Out, In...>() };
+  void *out = args->out[0].data;
+  unsigned fixed;
+  if (!packs_fit(w, in, {sizeof(In)...}, out, sizeof(Out), V, &fixed))
+    return false;
+  *status = launch(args, name, map_packs<V, F, Out, In...>,
+                   grid_for(w.count / V), BLOCK, 0, f, (Out *)out, from, w,
+                   fixed);
+  return true;
+}
+
+/* Of the arrays that are `either` and not fixed: whether all are of a dtype. */
+template <typename Out, typename... In>
+bool all_are(rp_dtype dtype, const rp_kernel_args *args,
+             const rp_array *const (&in)[sizeof...(In)],
+             const walk<sizeof...(In)> &w) {
+  const bool counts[] = {std::is_same<In, either>::value...};
+  if (std::is_same<Out, either>::value && args->out[0].type.dtype != dtype)
+    return false;
+  for (size_t k = 0; k < sizeof...(In); k++)
+    if (counts[k] && (w.rank == 0 || w.strides[k][0] != 0) &&
+        in[k]->type.dtype != dtype)
+      return false;
+  return true;
+}
+
+/* out = f(in...), dtypes Out and In. */
+template <typename Out, typename... In, typename F>
+rp_status map(const rp_kernel_args *args, const char *name, const F &f,
+              const rp_array *const (&in)[sizeof...(In)]) {
+  enum { N = sizeof...(In) };
+  const rp_array *out = &args->out[0];
+  const walk<N> w = walk_over<N>(&out->type, in);
+  if (w.count == 0) return RP_OK;
+  sources<N> from;
+  for (int k = 0; k < N; k++)
+    from.of[k] = source{in[k]->data, in[k]->type.dtype == RP_BF16};
+  rp_status status;
+  if constexpr ((std::is_same<In, either>::value || ...)) {
+    if (all_are<Out, In...>(RP_F32, args, in, w) &&
+        map_in_packs<known<Out, float>, known<In, float>...>(
+            args, name, f, in, from, w, &status))
+      return status;
+    if (all_are<Out, In...>(RP_BF16, args, in, w) &&
+        map_in_packs<known<Out, bf16>, known<In, bf16>...>(
+            args, name, f, in, from, w, &status))
+      return status;
+  } else if (map_in_packs<Out, In...>(args, name, f, in, from, w, &status)) {
+    return status;
+  }
+  return launch(args, name, map_each<F, Out, In...>, grid_for(w.count), BLOCK,
+                0, f, out->data, (int)(out->type.dtype == RP_BF16), from, w);
+}
+
+/* ---- rows ---------------------------------------------------------------- */
+
+/* rp::scalar's function of an op without attributes, as a type. */
+#define RP_FUNCTION(op)                                                      \
+  struct op##_function {                                                     \
+    explicit op##_function(const rp_kernel_args *) {}                        \
+    static constexpr const char *name = #op;                                 \
+    template <typename... T>                                                 \
+    __device__ __forceinline__ auto operator()(T... x) const {               \
+      return scalar::op(x...);                                               \
+    }                                                                        \
+  }
+
+template <typename F, typename T>
+rp_status unary(const rp_kernel_args *args) {
+  const rp_array *const in[] = {&args->in[0]};
+  return map<T, T>(args, F::name, F(args), in);
+}
+template <typename F, typename T>
+rp_status binary(const rp_kernel_args *args) {
+  const rp_array *const in[] = {&args->in[0], &args->in[1]};
+  return map<T, T, T>(args, F::name, F(args), in);
+}
+
+#define RP_FLOATS(arity, op)                                                 \
+  row(#op, RP_F32, arity<op##_function, either>),                            \
+      row(#op, RP_BF16, arity<op##_function, either>),                       \
+      row(#op, RP_F64, arity<op##_function, double>)
+#define RP_INTEGERS(arity, op)                                               \
+  row(#op, RP_I32, arity<op##_function, int32_t>),                           \
+      row(#op, RP_I64, arity<op##_function, int64_t>)
+
+} // namespace rp
+
+#endif

@@ -1,0 +1,358 @@
+#include "compare.h"
+
+#include <cmath>
+#include <cstdarg>
+
+#include "opened.h"
+
+#ifdef RP_EMULATED
+#include "hooks.h"
+#endif
+
+#define RP_TABLE(name) extern "C" rp_kernel_table rp_cuda_##name;
+#include "tables.def"
+#undef RP_TABLE
+
+namespace cases {
+namespace {
+
+rp_kernel_table *const tables[] = {
+#define RP_TABLE(name) &rp_cuda_##name,
+#include "tables.def"
+#undef RP_TABLE
+    nullptr};
+
+std::string text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+std::string text(const char *format, ...) {
+  char buffer[512];
+  va_list list;
+  va_start(list, format);
+  vsnprintf(buffer, sizeof buffer, format, list);
+  va_end(list);
+  return buffer;
+}
+
+/* ---- the device's memory ------------------------------------------------------ */
+
+enum { GUARD = 256, SENTINEL = 0xa5, NODE = 6 };
+
+/* Bytes of the device between sentinels, freed at the end. */
+struct block {
+  block(int64_t size, unsigned char rubbish) : size(size) {
+    must(cudaMalloc((void **)&base, (size_t)size + 2 * GUARD), "cudaMalloc");
+    bytes all((size_t)size + 2 * GUARD, SENTINEL);
+    std::fill(all.begin() + GUARD, all.end() - GUARD, rubbish);
+    must(cudaMemcpy(base, all.data(), all.size(), cudaMemcpyHostToDevice),
+         "cudaMemcpy");
+  }
+  explicit block(const bytes &value) : block((int64_t)value.size(), 0) {
+    if (!value.empty())
+      must(cudaMemcpy(data(), value.data(), value.size(),
+                      cudaMemcpyHostToDevice), "cudaMemcpy");
+  }
+  block(const block &) = delete;
+  ~block() { cudaFree(base); }
+  unsigned char *data() { return base + GUARD; }
+  /* What is there now; false where a sentinel is gone. */
+  bool read(bytes &out) {
+    bytes all((size_t)size + 2 * GUARD);
+    must(cudaMemcpy(all.data(), base, all.size(), cudaMemcpyDeviceToHost),
+         "cudaMemcpy");
+    out.assign(all.begin() + GUARD, all.end() - GUARD);
+    bool intact = true;
+    for (int i = 0; i < GUARD; i++)
+      intact = intact && all[(size_t)i] == SENTINEL &&
+               all[all.size() - 1 - (size_t)i] == SENTINEL;
+    return intact;
+  }
+  int64_t size;
+  unsigned char *base = nullptr;
+};
+
+/* Runs into a recording, then the recording. */
+rp_status run_recorded(rp_cuda_device *device, const rp_kernel *row,
+                       const rp_kernel_args *args) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t ready = nullptr;
+  must(cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal),
+       "cudaStreamBeginCapture");
+  const rp_status status = row->run(args);
+  must(cudaStreamEndCapture(device->stream, &graph), "cudaStreamEndCapture");
+  must(cudaGraphInstantiateWithFlags(&ready, graph, 0), "instantiate");
+  must(cudaGraphLaunch(ready, device->stream), "cudaGraphLaunch");
+  must(cudaStreamSynchronize(device->stream), "a replay");
+  cudaGraphExecDestroy(ready);
+  cudaGraphDestroy(graph);
+  return status;
+}
+
+} // namespace
+
+const rp_kernel *cuda_row(const std::string &op, int32_t dtype) {
+  for (rp_kernel_table *const *t = tables; *t; t++)
+    for (int i = 0; i < (*t)->n; i++)
+      if (op == (*t)->rows[i].name && (*t)->rows[i].dtype == dtype)
+        return &(*t)->rows[i];
+  return nullptr;
+}
+
+/* ---- running --------------------------------------------------------------------- */
+
+/* The roots' bytes; the same root is one block. */
+static bytes root_value(book &b, const call &c, size_t i, const manner &how) {
+  bytes value = b.value(c.in[i]->root);
+  if (how.break_index < 0) return value;
+  const rp_index_range &range = c.ranges[(size_t)how.break_index];
+  if (range.input == (int)i && !value.empty())
+    set_element(value.data(), c.in[i]->type.dtype, c.in[i]->strides.offset,
+                (double)range.limit);
+  return value;
+}
+
+result run_cuda(book &b, rp_cuda_device *device, const call &c,
+                const rp_kernel *row, const manner &how) {
+  result r = {};
+  std::map<const rp_tensor *, std::unique_ptr<block>> roots;
+  std::vector<std::unique_ptr<block>> made;
+  std::vector<bytes> before;
+  std::vector<rp_array> in, types, outs, out_types;
+  for (size_t i = 0; i < c.in.size(); i++) {
+    const rp_tensor *root = c.in[i]->root;
+    before.push_back(root_value(b, c, i, how));
+    if (!roots.count(root)) roots[root].reset(new block(before.back()));
+    in.push_back(array_of(c.in[i], roots[root]->data()));
+    types.push_back(array_of(c.in[i], nullptr));
+  }
+  for (size_t k = 0; k < c.out.size(); k++) {
+    const bool over = k == 0 && how.over >= 0;
+    made.emplace_back(over ? nullptr : new block(rp_type_bytes(&c.out[k]),
+                                                 how.rubbish));
+    outs.push_back(array_like(&c.out[k], over ? in[(size_t)how.over].data
+                                              : made.back()->data()));
+    out_types.push_back(array_like(&c.out[k], nullptr));
+  }
+  const uint64_t words[2] = {c.stream.seed, c.stream.draw};
+  block draw(bytes((const unsigned char *)words,
+                   (const unsigned char *)words + sizeof words));
+  rp_kernel_args args = {};
+  args.in = types.data();
+  args.out = out_types.data();
+  args.n_in = (int32_t)in.size();
+  args.n_out = (int32_t)outs.size();
+  args.ints = c.ints.data();
+  args.n_ints = (int32_t)c.ints.size();
+  args.reals = c.reals.data();
+  args.n_reals = (int32_t)c.reals.size();
+  args.fusion = c.fusion.get();
+  args.node = NODE;
+  args.ctx = b.context();
+  args.device = device;
+  /* What a row must not look at. */
+  args.seed = args.stream = 0xbad;
+  int64_t size = 0;
+  if (row->prepare) r.status = row->prepare(&args, &args.state, &size);
+  if (r.status != RP_OK) {
+    r.wrong = text("prepare: %s", rp_message(b.context()));
+    if (row->destroy && args.state) row->destroy(args.state);
+    return r;
+  }
+  block workspace(size, how.rubbish);
+  args.fusion = nullptr;
+  args.in = in.data();
+  args.out = outs.data();
+  args.workspace = workspace.data();
+  args.draw = (const uint64_t *)draw.data();
+  *device->host_fault = {};
+  if (how.faulty) device->host_fault->node = 99;
+#ifdef RP_EMULATED
+  rp_emulated_order(how.order);
+#endif
+  r.status = how.recorded ? run_recorded(device, row, &args) : row->run(&args);
+  const cudaError_t error = cudaStreamSynchronize(device->stream);
+  r.fault = *device->host_fault;
+  if (row->destroy && args.state) row->destroy(args.state);
+  if (r.status != RP_OK)
+    r.wrong = text("run: %s", rp_message(b.context()));
+  else if (error != cudaSuccess)
+    r.wrong = text("run: %s", cudaGetErrorString(error));
+  if (!r.wrong.empty()) return r;
+
+  bytes now;
+  if (!workspace.read(now)) r.wrong = "wrote outside of its workspace";
+  for (size_t k = 0; k < c.out.size(); k++) {
+    const bool over = k == 0 && how.over >= 0;
+    const rp_tensor *root = over ? c.in[(size_t)how.over]->root : nullptr;
+    if (!(over ? roots[root].get() : made[k].get())->read(now))
+      r.wrong = text("wrote outside of output %zu", k);
+    if (over) { /* the input's part of its root */
+      const int64_t at = c.in[(size_t)how.over]->strides.offset *
+                         (int64_t)rp_dtype_size((rp_dtype)c.out[0].dtype);
+      now = bytes(now.begin() + at, now.begin() + at +
+                  rp_type_bytes(&c.out[0]));
+    }
+    r.values.push_back(now);
+  }
+  for (size_t i = 0; i < c.in.size(); i++) {
+    if (!roots[c.in[i]->root]->read(now))
+      r.wrong = text("wrote outside of input %zu", i);
+    if (c.writes >> i & 1u) r.values.push_back(now);
+    else if (now != before[i] &&
+             (how.over < 0 || c.in[(size_t)how.over]->root != c.in[i]->root))
+      r.wrong = text("changed input %zu", i);
+  }
+  return r;
+}
+
+/* ---- comparing ---------------------------------------------------------------------- */
+
+/* NMSE, and what a single element may be off by, of its own value and of the
+   array's: loose enough for a sum's rounding, not for a wrong element. */
+struct bound { double nmse, element; };
+
+static bound bound_of(const call &c, int32_t dtype) {
+  bool narrow = dtype == RP_BF16;
+  for (const rp_tensor *t : c.in)
+    narrow = narrow ||
+             (t->type.dtype == RP_BF16 && !(c.flags & RP_ELEMENTWISE));
+  if (narrow) return {1e-3, 0.1};
+  return dtype == RP_F64 ? bound{1e-14, 1e-5} : bound{1e-7, 5e-3};
+}
+
+static std::string differ(const call &c, size_t k, const rp_type &type,
+                          const bytes &got, const bytes &want) {
+  const int64_t n = rp_type_count(&type);
+  if (!rp_dtype_is_float((rp_dtype)type.dtype)) {
+    for (int64_t i = 0; i < n; i++)
+      if (memcmp(&got[(size_t)i * rp_dtype_size((rp_dtype)type.dtype)],
+                 &want[(size_t)i * rp_dtype_size((rp_dtype)type.dtype)],
+                 rp_dtype_size((rp_dtype)type.dtype)) != 0)
+        return text("value %zu [%lld] is %.17g, the CPU's %.17g", k,
+                    (long long)i, element(got.data(), type.dtype, i),
+                    element(want.data(), type.dtype, i));
+    return "";
+  }
+  double squares = 0, errors = 0;
+  int64_t finite = 0;
+  for (int64_t i = 0; i < n; i++) {
+    const double a = element(got.data(), type.dtype, i);
+    const double b = element(want.data(), type.dtype, i);
+    const bool same = std::isnan(b) ? std::isnan(a)
+                      : std::isinf(b) ? a == b : std::isfinite(a);
+    if (!same)
+      return text("value %zu [%lld] is %g, the CPU's %g", k, (long long)i, a,
+                  b);
+    if (!std::isfinite(b)) continue;
+    finite++;
+    squares += b * b;
+    errors += (a - b) * (a - b);
+  }
+  if (finite == 0) return "";
+  const bound limit = bound_of(c, type.dtype);
+  /* Below 1e-3 it is noise: what is 0 but for rounding. */
+  const double scale = squares / (double)finite + 1e-6;
+  const double nmse = errors / (double)finite / scale;
+  if (!(nmse <= limit.nmse))
+    return text("value %zu: NMSE %.3g, above %g", k, nmse, limit.nmse);
+  const double level = c.special ? 1e-3 : std::sqrt(scale);
+  for (int64_t i = 0; i < n; i++) {
+    const double a = element(got.data(), type.dtype, i);
+    const double b = element(want.data(), type.dtype, i);
+    if (std::isfinite(b) &&
+        !(std::fabs(a - b) <= limit.element * (std::fabs(b) + level)))
+      return text("value %zu [%lld] is %.9g, the CPU's %.9g", k, (long long)i,
+                  a, b);
+  }
+  return "";
+}
+
+/* The types of result.values. */
+static std::vector<rp_type> value_types(const call &c) {
+  std::vector<rp_type> types = c.out;
+  for (size_t i = 0; i < c.in.size(); i++)
+    if (c.writes >> i & 1u) types.push_back(c.in[i]->root->type);
+  return types;
+}
+
+static bool may_lie_over(const call &c, size_t i) {
+  const rp_tensor *t = c.in[i];
+  if (!(c.in_place >> i & 1u) || c.out.empty() ||
+      !rp_type_equal(&t->type, &c.out[0]) ||
+      !rp_strides_are_contiguous(&t->type, &t->strides))
+    return false;
+  for (size_t j = 0; j < c.in.size(); j++)
+    if (j != i && c.in[j]->root == t->root) return false;
+  return true;
+}
+
+/* An effect writes nothing once something was wrong. */
+static std::string compare_faulty(book &b, rp_cuda_device *device,
+                                  const call &c, const rp_kernel *row) {
+  manner how;
+  how.faulty = true;
+  const result r = run_cuda(b, device, c, row, how);
+  if (!r.wrong.empty()) return "after a fault: " + r.wrong;
+  size_t k = c.out.size();
+  for (size_t i = 0; i < c.in.size(); i++)
+    if (c.writes >> i & 1u && r.values[k++] != b.value(c.in[i]->root))
+      return text("wrote input %zu after a fault", i);
+  return "";
+}
+
+static std::string compare_broken_index(book &b, rp_cuda_device *device,
+                                        const call &c, const rp_kernel *row) {
+  for (size_t k = 0; k < c.ranges.size(); k++) {
+    if (rp_type_count(&c.in[(size_t)c.ranges[k].input]->type) == 0) continue;
+    manner how;
+    how.break_index = (int)k;
+    const result r = run_cuda(b, device, c, row, how);
+    if (!r.wrong.empty()) return "with an index past the end: " + r.wrong;
+    if (r.fault.node != NODE + 1 || r.fault.found != c.ranges[k].limit ||
+        r.fault.limit != c.ranges[k].limit)
+      return text("an index of %lld leaves the fault at node %d, found %lld, "
+                  "limit %lld", (long long)c.ranges[k].limit, r.fault.node,
+                  r.fault.found, r.fault.limit);
+  }
+  return "";
+}
+
+std::string compare(book &b, rp_cuda_device *device, const call &c) {
+  const rp_kernel *row = cuda_row(c.op, row_dtype(c));
+  std::vector<bytes> want;
+  if (run_cpu(b, c, want) != RP_OK)
+    return text("the CPU's row: %s", rp_message(b.context()));
+  const std::vector<rp_type> types = value_types(c);
+  const result first = run_cuda(b, device, c, row, manner());
+  if (!first.wrong.empty()) return first.wrong;
+  if (first.fault.node != 0)
+    return text("a fault: %lld of %lld", first.fault.found, first.fault.limit);
+  for (size_t k = 0; k < types.size(); k++) {
+    const std::string wrong = differ(c, k, types[k], first.values[k], want[k]);
+    if (!wrong.empty()) return wrong;
+  }
+
+  struct { const char *order; bool recorded; const char *name; } const again[] =
+      {{"reverse", true, "replayed from a recording, in another order"},
+       {"7", false, "in a third order"}};
+  for (const auto &a : again) {
+    manner how;
+    how.rubbish = 0x5a;
+    how.order = a.order;
+    how.recorded = a.recorded;
+    const result r = run_cuda(b, device, c, row, how);
+    if (!r.wrong.empty()) return text("%s: ", a.name) + r.wrong;
+    if (r.values != first.values) return text("other bits %s", a.name);
+  }
+  for (size_t i = 0; i < c.in.size(); i++) {
+    if (!may_lie_over(c, i)) continue;
+    manner how;
+    how.over = (int)i;
+    const result r = run_cuda(b, device, c, row, how);
+    if (!r.wrong.empty()) return text("over input %zu: ", i) + r.wrong;
+    if (r.values != first.values) return text("other bits over input %zu", i);
+  }
+  const std::string wrong = c.flags & RP_EFFECT
+                                ? compare_faulty(b, device, c, row) : "";
+  return wrong.empty() ? compare_broken_index(b, device, c, row) : wrong;
+}
+
+} // namespace cases

@@ -1,0 +1,121 @@
+/* Every row of the CPU's against CUDA's: equal inputs, values within NMSE of
+   1e-7 (f32), 1e-14 (f64), 1e-3 (bf16), integers and bools exactly; nothing
+   written but outputs and workspace; the same bits again, from a recording,
+   and over an input where the op allows that.
+
+     ops_test              all ops; the last line lists rows that are missing
+     ops_test matmul sum   these alone
+     ops_test -v ...       with a line a case
+     ops_test --table ...  no CUDA row is run, but every case by the CPU
+
+   Rows that are missing are a failure where RP_CUDA_COMPLETE is set. */
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+#include "compare.h"
+#include "opened.h"
+
+namespace {
+
+enum { SKIPPED = 77 };
+
+struct counts {
+  int cases = 0, failures = 0;
+  std::map<std::string, std::string> missing; /* op: its dtypes */
+};
+
+bool verbose, table_alone;
+
+std::string check_case(cases::book &book, const cases::call &c) {
+  if (!table_alone) return cases::compare(book, open_device(), c);
+  std::vector<cases::bytes> out;
+  const rp_status status = cases::run_cpu(book, c, out);
+  return status == RP_OK ? "" : rp_message(book.context());
+}
+
+/* One row; what fails is said. */
+void check_row(const std::string &op, rp_dtype dtype, counts &total) {
+  const char *name = rp_dtype_name(dtype);
+  if (!table_alone && cases::cuda_row(op, dtype) == nullptr) {
+    std::string &missing = total.missing[op];
+    missing += (missing.empty() ? "" : " ") + std::string(name);
+    return;
+  }
+  cases::book book;
+  int failures = 0, n = 0;
+  for (const cases::call &c : book.of(op, dtype)) {
+    if (cases::row_dtype(c) != dtype) continue;
+    if (verbose) printf("      %s %s%s\n", op.c_str(), name, c.note.c_str());
+    fflush(stdout);
+    const std::string wrong = check_case(book, c);
+    n++;
+    if (wrong.empty()) continue;
+    failures++;
+    printf("not ok %s %s: %s (%s)\n", op.c_str(), name, wrong.c_str(),
+           c.note.c_str());
+  }
+  if (n == 0) {
+    failures++;
+    printf("not ok %s %s: the table has no case\n", op.c_str(), name);
+  }
+  if (failures == 0) printf("ok %s %s, %d cases\n", op.c_str(), name, n);
+  fflush(stdout);
+  total.cases += n;
+  total.failures += failures;
+}
+
+void check_op(const std::string &op, counts &total) {
+  for (int dtype = 0; dtype < RP_DTYPES; dtype++)
+    if (cases::cpu_row(op, dtype)) check_row(op, (rp_dtype)dtype, total);
+}
+
+bool is_op(const char *name) {
+  for (const char *const *u = cases::unregistered; *u; u++)
+    if (strcmp(*u, name) == 0) return true;
+  return rp_op_find(name) != nullptr;
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+  counts total;
+  int named = 0;
+  for (int i = 1; i < argc; i++) {
+    verbose = verbose || strcmp(argv[i], "-v") == 0;
+    table_alone = table_alone || strcmp(argv[i], "--table") == 0;
+  }
+  if (!table_alone && !has_device()) {
+    printf("skipped: no CUDA device\n");
+    return SKIPPED;
+  }
+  for (int i = 1; i < argc; i++) {
+    if (argv[i][0] == '-') continue;
+    if (!is_op(argv[i])) {
+      fprintf(stderr, "%s is no op\n", argv[i]);
+      return 1;
+    }
+    check_op(argv[i], total);
+    named++;
+  }
+  if (named == 0) {
+    for (int i = 0; i < rp_op_count(); i++) {
+      rp_op_info info;
+      rp_op_describe(rp_op_at(i), &info);
+      check_op(info.name, total);
+    }
+    for (const char *const *u = cases::unregistered; *u; u++)
+      check_op(*u, total);
+  }
+  printf("%d cases, %d failures\n", total.cases, total.failures);
+  const char *before = "missing: ";
+  for (const auto &m : total.missing) {
+    printf("%s%s (%s)", before, m.first.c_str(), m.second.c_str());
+    before = ", ";
+  }
+  if (!total.missing.empty()) printf("\n");
+  const bool complete = getenv("RP_CUDA_COMPLETE") == nullptr ||
+                        total.missing.empty();
+  return total.failures == 0 && complete ? 0 : 1;
+}
