@@ -5,8 +5,9 @@
    when the first of them runs; the node stays at that one's place, under the
    last one's name.
 
-   Invariant of the walk: moved[i] is where old node i is when those that went
-   are left out; a node that went is where the one in front of it is. */
+   Invariant of the walk: nodes below i read values of nodes that stay, whose
+   readers are counted; moved[j] is the node that j went into, -1 where it
+   stays; replaced[v] is the value that stands for v. */
 #include <string.h>
 
 #include "base/context.h"
@@ -39,27 +40,45 @@ static bool others_fit(const rp_graph *graph, int32_t i, int32_t operand,
   return true;
 }
 
-static bool find_pair(const rp_graph *graph, const int32_t *readers, int32_t i,
-                      pair *out) {
+typedef struct search {
+  const rp_graph *graph;
+  const int32_t *readers;
+  rp_runs *runs;
+  const void *user;
+} search;
+
+/* Whether node i may go into the node that makes its operand k, by `end`. */
+static bool may_end(const search *s, const rp_ending *end, int32_t i,
+                    int32_t k) {
+  const rp_graph *graph = s->graph;
+  const rp_graph_node *node = &graph->nodes.at[i];
+  const rp_operand *in = rp_graph_in(graph, node, k);
+  const rp_graph_value *value = &graph->values.at[in->value];
+  const rp_graph_node *front = &graph->nodes.at[value->node];
+  const rp_type *first = &rp_graph_in(graph, front, 0)->type;
+  const rp_type *result = &graph->values.at[node->first_value].type;
+  return value->output == 0 && s->readers[in->value] == 1 && !value->keep &&
+         !value->target &&
+         (value->node < graph->n_forward) == (i < graph->n_forward) &&
+         rp_graph_same_stretch(graph, front, node) &&
+         rp_dims_equal(&value->type, result) &&
+         end->fits(first, &value->type, result) &&
+         others_fit(graph, i, k, value->node) &&
+         s->runs(s->user, end->whole, (rp_dtype)first->dtype);
+}
+
+static bool find_pair(const search *s, int32_t i, pair *out) {
+  const rp_graph *graph = s->graph;
   const rp_graph_node *node = &graph->nodes.at[i];
   if (!(node->op->flags & RP_ELEMENTWISE) || node->n_values != 1) return false;
-  const rp_type *result = &graph->values.at[node->first_value].type;
   for (int32_t k = 0; k < node->n_operands; k++) {
     const rp_operand *in = rp_graph_in(graph, node, k);
     if (!rp_operand_is_whole(graph, in)) continue;
-    const rp_graph_value *value = &graph->values.at[in->value];
-    const rp_graph_node *front = &graph->nodes.at[value->node];
-    const rp_ending *end = ending_of(front->op, node->op);
-    if (end && value->output == 0 && readers[in->value] == 1 &&
-        !value->keep && !value->target &&
-        (value->node < graph->n_forward) == (i < graph->n_forward) &&
-        rp_graph_same_stretch(graph, front, node) &&
-        rp_dims_equal(&value->type, result) &&
-        end->fits(&rp_graph_in(graph, front, 0)->type, &value->type, result) &&
-        others_fit(graph, i, k, value->node)) {
-      *out = (pair){value->node, i, k, end->whole};
-      return true;
-    }
+    const int32_t front = graph->values.at[in->value].node;
+    const rp_ending *end = ending_of(graph->nodes.at[front].op, node->op);
+    if (end == NULL || !may_end(s, end, i, k)) continue;
+    *out = (pair){front, i, k, end->whole};
+    return true;
   }
   return false;
 }
@@ -118,21 +137,10 @@ static rp_status merge(rp_graph *graph, rp_context *ctx, const pair *found) {
   return RP_OK;
 }
 
-static void redirect(rp_graph *graph, const int32_t *replaced) {
-  for (int32_t o = 0; o < graph->operands.n; o++) {
-    int32_t *value = &graph->operands.at[o].value;
-    if (*value >= 0) *value = replaced[*value];
-  }
-  for (int32_t t = 0; t < graph->targets.n; t++) {
-    int32_t *value = &graph->targets.at[t];
-    if (*value >= 0) *value = replaced[*value];
-  }
-}
-
 static void drop_merged(rp_graph *graph, int32_t *moved) {
   int32_t n = 0, n_forward = 0;
   for (int32_t i = 0; i < graph->nodes.n; i++) {
-    if (moved[i] >= 0) {
+    if (moved[i] >= 0) { /* to an earlier node, whose new place is known */
       moved[i] = moved[moved[i]];
       continue;
     }
@@ -145,11 +153,21 @@ static void drop_merged(rp_graph *graph, int32_t *moved) {
   rp_graph_renumber(graph, moved);
 }
 
-rp_status rp_graph_end(rp_graph *graph, rp_context *ctx) {
+static void read_replaced(rp_graph *graph, const rp_graph_node *node,
+                          const int32_t *replaced) {
+  for (int32_t k = 0; k < node->n_operands; k++) {
+    int32_t *value = &graph->operands.at[node->first_operand + k].value;
+    if (*value >= 0) *value = replaced[*value];
+  }
+}
+
+rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                       const void *user) {
   const size_t values = (size_t)graph->values.n * sizeof(int32_t);
   const size_t nodes = (size_t)graph->nodes.n * sizeof(int32_t);
   int32_t *readers = rp_alloc(ctx, values), *replaced = rp_alloc(ctx, values);
-  int32_t *moved = rp_alloc(ctx, nodes); /* until dropped: -1 for what stays */
+  int32_t *moved = rp_alloc(ctx, nodes);
+  const search s = {graph, readers, runs, user};
   rp_status status = readers && replaced && moved ? RP_OK : RP_NOMEM;
   if (status == RP_OK) rp_graph_count_readers(graph, readers);
   for (int32_t v = 0; v < graph->values.n && status == RP_OK; v++)
@@ -157,16 +175,20 @@ rp_status rp_graph_end(rp_graph *graph, rp_context *ctx) {
   for (int32_t i = 0; i < graph->nodes.n && status == RP_OK; i++) {
     pair found;
     moved[i] = -1;
-    if (!find_pair(graph, readers, i, &found)) continue;
+    read_replaced(graph, &graph->nodes.at[i], replaced);
+    if (!find_pair(&s, i, &found)) continue;
     status = merge(graph, ctx, &found);
+    const int32_t gone = graph->nodes.at[i].first_value;
+    const int32_t made = graph->nodes.at[found.front].first_value;
     moved[i] = found.front;
-    replaced[graph->nodes.at[i].first_value] =
-        graph->nodes.at[found.front].first_value;
+    replaced[gone] = made;
+    readers[made] = readers[gone];
   }
-  if (status == RP_OK) {
-    redirect(graph, replaced);
-    drop_merged(graph, moved);
+  for (int32_t t = 0; t < graph->targets.n && status == RP_OK; t++) {
+    int32_t *value = &graph->targets.at[t];
+    if (*value >= 0) *value = replaced[*value];
   }
+  if (status == RP_OK) drop_merged(graph, moved);
   rp_free(ctx, readers, values);
   rp_free(ctx, replaced, values);
   rp_free(ctx, moved, nodes);

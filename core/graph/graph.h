@@ -118,8 +118,10 @@ void rp_graph_count_readers(const rp_graph *graph, int32_t *readers);
    has them (rp_op.parts) in its place. */
 rp_status rp_graph_split(rp_graph *graph, rp_context *ctx);
 /* Lets ops do what is behind them (rp_op.ends) where nobody else reads what is
-   in between. Bits stay. */
-rp_status rp_graph_end(rp_graph *graph, rp_context *ctx);
+   in between, and the op that does both runs for such an input 0. Bits stay. */
+typedef bool rp_runs(const void *user, const rp_op *op, rp_dtype dtype);
+rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                       const void *user);
 /* Makes chains and small trees of elementwise ops one node each, where nobody
    else reads what is in between: ops recorded one after the other, of one
    layer and mark, whose values have one shape. Bits stay. */

@@ -1,5 +1,6 @@
--- Norms that round what they make, gradients of norms that add what goes
--- around them: to the bits of the ops one by one, inside random chains.
+-- Norms that round what they make, add to it or rectify it, gradients of norms
+-- that add what goes around them: to the bits of the ops one by one, inside
+-- random chains.
 
 local rp = require 'reprise'
 local run = require 'spec.support.run'
@@ -104,6 +105,49 @@ describe('what is behind a norm', function()
         assert.equal(dtype == 'f32', rounds)
       end)
     end
+  end
+
+  for _, dtype in ipairs {'f32', 'f64'} do
+    it('has the bits it has alone behind a batch_norm, ' .. dtype, function()
+      local seen = {}
+      for seed = 1, 8 do
+        for _, spec in ipairs {'none', 'every=1', 'nodes=2', 'budget=min'} do
+          local fused, apart = both(function()
+            rp.manual_seed(seed)
+            state = seed
+            local parameters = {}
+            local function parameter(...)
+              local p = nn.Parameter(rp.randn(..., {dtype = dtype}))
+              parameters[#parameters + 1] = p
+              return p
+            end
+            local shape = seed % 4 == 0 and {37, 5} or {3, 5, 7, 9}
+            local x = parameter(shape) * 0.5
+            for i = 1, 3 do
+              x = rp.layer('layer' .. i, function(inner)
+                inner = inner:tanh()
+                local y = rp.batch_norm(inner, nil, nil, parameter {5}, parameter {5}, true)
+                if draw(3) > 1 then y = y + inner end
+                if draw(3) > 1 then y = rp.relu(y) end
+                return y
+              end)(x)
+            end
+            local loss = x:square():mean()
+            local plan = loss:plan {ckpt = spec}
+            loss:backward {ckpt = spec}
+            assert.equal(plan.peak_bytes, rp.last_plan():measured_peak())
+            for op in ops_of(plan):gmatch '%S+' do seen[op] = true end
+            local list = {loss:item()}
+            for i, p in ipairs(parameters) do list[i + 1] = p.grad:totable() end
+            return list
+          end)
+          assert.same(apart, fused, spec)
+        end
+      end
+      for _, ending in ipairs {'', '+add', '+relu', '+add+relu'} do
+        assert.is_true(seen['batch_norm_apply' .. ending], ending)
+      end
+    end)
   end
 
   local w, b = rp.ones(8):run(), rp.zeros(8):run()
