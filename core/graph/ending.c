@@ -24,17 +24,18 @@ static const rp_ending *ending_of(const rp_op *op, const rp_op *behind) {
   return NULL;
 }
 
-/* Node i's other operands are like what it reads from the node `front`, and
-   made before that. */
+/* Node i's other operands lie like what it reads from the node `front`, and are
+   there before that. */
 static bool others_fit(const rp_graph *graph, int32_t i, int32_t operand,
                        int32_t front) {
   const rp_graph_node *node = &graph->nodes.at[i];
   const rp_type *made = &rp_graph_in(graph, node, operand)->type;
   for (int32_t k = 0; k < node->n_operands; k++) {
     const rp_operand *in = rp_graph_in(graph, node, k);
-    if (k != operand && (!rp_operand_is_whole(graph, in) ||
-                         !rp_type_equal(&in->type, made) ||
-                         graph->values.at[in->value].node >= front))
+    if (k != operand &&
+        (!rp_type_equal(&in->type, made) || in->strides.offset != 0 ||
+         !rp_strides_are_contiguous(&in->type, &in->strides) ||
+         (in->value >= 0 && graph->values.at[in->value].node >= front)))
       return false;
   }
   return true;
