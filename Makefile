@@ -10,7 +10,7 @@ PACKAGES = gcc g++ libc6-dev make cmake luajit libluajit-5.1-dev lua-busted lua-
   lua-argparse lua-check lua-filesystem luarocks libdnnl-dev \
   libopenblas-openmp-dev libcmocka-dev dataset-fashion-mnist
 
-.PHONY: all deps train calibrate test test-long test-asan bench bench-readme \
+.PHONY: all deps train calibrate test test-long test-cuda test-asan bench bench-readme \
   bench-all format clean
 
 all:
@@ -39,6 +39,11 @@ test: deps
 # The specs that take minutes.
 test-long: all
 	luajit "$$(command -v busted)" --run=long
+
+# Every row of CUDA's against the CPU's, on this machine's GPU.
+test-cuda: all
+	$(BUILD) build --target cuda_device_test -j $(JOBS)
+	build/spec/cuda/cuda_device_test
 
 # The C tests under the address, leak and undefined-behaviour sanitizers.
 test-asan:

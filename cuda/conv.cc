@@ -1,3 +1,6 @@
+/* cuDNN's classic convolutions. Its _v7 heuristics model what an algorithm
+   would take and run nothing, so a plan depends on shapes and on the device's
+   kind alone. */
 #include "conv.h"
 
 #include <climits>

@@ -196,7 +196,8 @@ __device__ __forceinline__ T block_reduce(T x, T identity, T *scratch, F f) {
   __syncthreads();
   if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = x;
   __syncthreads();
-  T all = threadIdx.x % WARP < warps ? scratch[threadIdx.x % WARP] : identity;
+  const int lane = (int)threadIdx.x % WARP;
+  T all = lane < warps ? scratch[lane] : identity;
   return warp_reduce(all, f);
 }
 

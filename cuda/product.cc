@@ -169,15 +169,11 @@ cublasStatus_t make_operation(product *p) {
   return status;
 }
 
+/* The bias's dtype is y's, which is what the library takes it for. */
 cublasStatus_t set_epilogue(product *p, bool with_bias) {
-  cublasStatus_t status =
-      set(p, CUBLASLT_MATMUL_DESC_EPILOGUE,
-          (int32_t)(with_bias ? CUBLASLT_EPILOGUE_BIAS
-                              : CUBLASLT_EPILOGUE_DEFAULT));
-  if (!status && with_bias)
-    status = set(p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
-                 (int32_t)lt_type(p->bias_dtype));
-  return status;
+  return set(p, CUBLASLT_MATMUL_DESC_EPILOGUE,
+             (int32_t)(with_bias ? CUBLASLT_EPILOGUE_BIAS
+                                 : CUBLASLT_EPILOGUE_DEFAULT));
 }
 
 /* ---- algorithms -------------------------------------------------------------------- */

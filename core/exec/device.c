@@ -18,7 +18,10 @@
 /* One a process, as their libraries are; found again, never unloaded. */
 typedef struct loaded {
   const char *name, *file, *variable;
-  const rp_backend *backend;
+  bool is_loaded;
+  rp_backend backend;
+  rp_kernel_table table;
+  const rp_kernel_table *tables[1];
 } loaded;
 static loaded libraries[] = {
     {.name = "cuda", .file = "libreprise_cuda.so",
@@ -40,16 +43,34 @@ static const rp_op *op_of(const char *name) {
   return NULL;
 }
 
-static rp_status name_ops(rp_context *ctx, const rp_backend *backend) {
+/* The library's rows with their ops found, as one table for the life of the
+   process. */
+static rp_status name_ops(rp_context *ctx, loaded *library,
+                          const rp_backend *backend) {
+  int32_t n = 0;
+  for (int32_t t = 0; t < backend->n_tables; t++) n += backend->tables[t]->n;
+  rp_kernel *rows = calloc((size_t)n + 1, sizeof *rows);
+  if (rows == NULL)
+    return rp_fail(ctx, RP_NOMEM, "[device] no memory for the kernels of %s",
+                   backend->name);
+  n = 0;
   for (int32_t t = 0; t < backend->n_tables; t++)
-    for (int32_t i = 0; i < backend->tables[t]->n; i++) {
-      rp_kernel *row = (rp_kernel *)&backend->tables[t]->rows[i];
-      row->op = op_of(row->name);
-      if (row->op == NULL)
-        return rp_fail(ctx, RP_INTERNAL, "[device] the %s backend has a "
-                       "kernel for '%s', which is no op", backend->name,
-                       row->name);
+    for (int32_t i = 0; i < backend->tables[t]->n; i++, n++) {
+      rows[n] = backend->tables[t]->rows[i];
+      rows[n].op = op_of(rows[n].name);
+      if (rows[n].op) continue;
+      const rp_status status =
+          rp_fail(ctx, RP_INTERNAL, "[device] the %s backend has a kernel for "
+                  "'%s', which is no op", backend->name, rows[n].name);
+      free(rows);
+      return status;
     }
+  library->table = (rp_kernel_table){rows, n};
+  library->tables[0] = &library->table;
+  library->backend = *backend;
+  library->backend.tables = library->tables;
+  library->backend.n_tables = 1;
+  library->is_loaded = true;
   return RP_OK;
 }
 
@@ -62,7 +83,7 @@ static void beside(const char *file, char path[PATH]) {
 }
 
 static const rp_backend *load(rp_context *ctx, loaded *library) {
-  if (library->backend) return library->backend;
+  if (library->is_loaded) return &library->backend;
   char path[PATH];
   const char *given = getenv(library->variable);
   if (given && *given) snprintf(path, sizeof path, "%s", given);
@@ -84,8 +105,8 @@ static const rp_backend *load(rp_context *ctx, loaded *library) {
     dlclose(handle);
     return NULL;
   }
-  if (name_ops(ctx, found->backend) != RP_OK) return NULL;
-  return library->backend = found->backend;
+  return name_ops(ctx, library, found->backend) == RP_OK ? &library->backend
+                                                         : NULL;
 }
 
 static const rp_backend *find_backend(rp_context *ctx, const char *name,

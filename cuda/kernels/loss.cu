@@ -20,11 +20,11 @@ struct problem {
 problem problem_of(const rp_kernel_args *args, int logits) {
   const rp_type *x = &args->in[logits].type;
   const extent e = extent_of(x, x->rank - 1);
-  const int64_t reduction = args->n_ints > 1 ? args->ints[1] : MEAN;
+  const int64_t reduction = args->n_ints > 1 ? args->ints[1] : (int)MEAN;
   problem p = {};
   p.rows = e.outer;
   p.classes = e.n;
-  p.ignored = args->n_ints > 0 ? args->ints[0] : IGNORE_NOTHING;
+  p.ignored = args->n_ints > 0 ? args->ints[0] : (int)IGNORE_NOTHING;
   if (args->device) p.labels = checked(args, logits + 1, e.n);
   p.mean = reduction == MEAN;
   p.none = reduction == NONE;

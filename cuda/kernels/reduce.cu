@@ -227,6 +227,37 @@ struct column_layout {
   bool aligned;
 };
 
+/* Rows first, first + step, ... of V columns; four are read ahead. */
+template <typename T, typename F, int V>
+__device__ __forceinline__ void fold_down(const T *x, const column_layout &l,
+                                          int64_t first, int64_t last,
+                                          int64_t step,
+                                          const typename F::type (&shift)[V],
+                                          typename F::type (&to)[V]) {
+  typedef typename F::type A;
+  const auto read = [&](int64_t r, T(&raw)[V]) {
+    int64_t offset[1];
+    l.reduced.at(r, offset);
+    if constexpr (V == 1) raw[0] = x[offset[0]];
+    else read_unit(x + offset[0], l.aligned, raw);
+  };
+  const auto take = [&](const T(&raw)[V]) {
+    for (int j = 0; j < V; j++)
+      to[j] = F::step(to[j], (A)widen<T>(raw[j]), shift[j]);
+  };
+  int64_t r = first;
+  for (; r + 3 * step < last; r += 4 * step) {
+    T raw[4][V];
+    for (int k = 0; k < 4; k++) read(r + k * step, raw[k]);
+    for (int k = 0; k < 4; k++) take(raw[k]);
+  }
+  for (; r < last; r += step) {
+    T raw[V];
+    read(r, raw);
+    take(raw);
+  }
+}
+
 /* y[(k * parts + p) * run + j]: the fold of part p of column j of k. V is 1
    or a unit: so many columns are one thread's. */
 template <typename T, typename Y, typename F, int V>
@@ -250,20 +281,10 @@ __global__ void fold_columns(const T *x, Y *y, column_layout l, ending e,
           inside && shifts ? shifts[k * l.run + column + j] : A(0);
     }
     if (inside) {
-      int64_t base[1], offset[1];
+      int64_t base[1];
       l.kept.at(k, base);
-      for (int64_t r = first + here; r < last; r += down) {
-        l.reduced.at(r, offset);
-        const T *from = x + base[0] + offset[0] + column;
-        if constexpr (V == 1) {
-          total[0] = F::step(total[0], (A)widen<T>(*from), shift[0]);
-        } else {
-          T raw[V];
-          read_unit(from, l.aligned, raw);
-          for (int j = 0; j < V; j++)
-            total[j] = F::step(total[j], (A)widen<T>(raw[j]), shift[j]);
-        }
-      }
+      fold_down<T, F, V>(x + base[0] + column, l, first + here, last, down,
+                         shift, total);
     }
     for (int j = 0; j < V; j++) scratch[j][threadIdx.x] = total[j];
     for (int64_t half = down / 2; half > 0; half /= 2) {

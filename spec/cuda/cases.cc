@@ -143,8 +143,7 @@ const bytes &book::value(const rp_tensor *root) {
   const auto known = values.find(root);
   if (known != values.end()) return known->second;
   if (!root->node->leaf) {
-    writer w(*this, root->node->op->name, RP_F32);
-    const call c = w.of_node(root->node);
+    const call c = of_node(root->node);
     std::vector<bytes> out;
     if (run_cpu(*this, c, out) != RP_OK) {
       fprintf(stderr, "%s: %s\n", c.op.c_str(), rp_message(ctx));
@@ -317,7 +316,7 @@ rp_tensor *writer::view(lie how, const dims &d, fill f, int as) {
 
 rp_tensor *writer::output(rp_tensor *t, int k) { return &t->node->outputs[k]; }
 
-call writer::of_node(const rp_node *node) {
+call book::of_node(const rp_node *node) {
   call c;
   c.op = node->op->name;
   for (int i = 0; i < node->n_inputs; i++)
@@ -336,7 +335,7 @@ call writer::of_node(const rp_node *node) {
     c.ranges.assign(ranges, ranges + n);
     for (int i = 0; i < n; i++) {
       const rp_tensor *root = node->inputs[ranges[i].input]->root;
-      if (root->node->leaf) b.indices[root] = ranges[i];
+      if (root->node->leaf) indices[root] = ranges[i];
     }
   }
   return c;
@@ -348,7 +347,7 @@ call *writer::add(const tensors &in, const dims &ints,
       b.ctx, rp_op_find(op.c_str()), in.data(), (int)in.size(), ints.data(),
       (int)ints.size(), reals.data(), (int)reals.size(), nullptr);
   keep(t, note);
-  calls.push_back(of_node(t->node));
+  calls.push_back(b.of_node(t->node));
   call &c = calls.back();
   c.note = note;
   for (rp_tensor *each : c.in) {

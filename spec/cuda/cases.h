@@ -36,6 +36,7 @@ struct call {
   uint32_t in_place = 0, writes = 0, flags = 0;
   std::vector<rp_index_range> ranges;
   std::shared_ptr<rp_fusion> fusion;
+  std::vector<const rp_node *> parts; /* of a fused node */
   bool special = false;
 };
 
@@ -59,6 +60,11 @@ public:
   std::vector<call> of(const std::string &op, rp_dtype dtype);
   /* The bytes of a root, before the case runs. */
   const bytes &value(const rp_tensor *root);
+  /* Another value for a root, and back to its own. */
+  void put(const rp_tensor *root, const bytes &value) { values[root] = value; }
+  void forget(const rp_tensor *root) { values.erase(root); }
+  /* A recorded node as a case. */
+  call of_node(const rp_node *node);
   rp_context *context() { return ctx; }
 
 private:

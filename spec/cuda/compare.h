@@ -15,6 +15,7 @@ struct manner {
   unsigned char rubbish = 0xff; /* what outputs and workspace held before */
   const char *order = "forward"; /* of the emulated device's threads */
   bool recorded = false;   /* captured and replayed */
+  bool moved = false;      /* inputs lie an element behind an aligned place */
   bool faulty = false;     /* the fault is set before */
   int break_index = -1;    /* this range's first index is past its limit */
 };

@@ -9,13 +9,6 @@
 
 #include "device.h"
 
-/* An emulated device may be without libraries. */
-#ifdef RP_EMULATED
-#pragma weak cublasLtCreate
-#pragma weak cudnnCreate
-#pragma weak cudnnSetStream
-#endif
-
 static inline void must(cudaError_t error, const char *what) {
   if (error == cudaSuccess) return;
   fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
@@ -50,15 +43,10 @@ static inline rp_cuda_device *open_device() {
                               0), "attribute");
   device.capability = 10 * major + minor;
   device.shared_per_block = shared;
-  if (cublasLtCreate &&
-      cublasLtCreate(&device.blas) != CUBLAS_STATUS_SUCCESS) {
-    fprintf(stderr, "cuBLASLt did not open\n");
-    exit(1);
-  }
-  if (cudnnCreate &&
-      (cudnnCreate(&device.dnn) != CUDNN_STATUS_SUCCESS ||
-       cudnnSetStream(device.dnn, device.stream) != CUDNN_STATUS_SUCCESS)) {
-    fprintf(stderr, "cuDNN did not open\n");
+  if (cublasLtCreate(&device.blas) != CUBLAS_STATUS_SUCCESS ||
+      cudnnCreate(&device.dnn) != CUDNN_STATUS_SUCCESS ||
+      cudnnSetStream(device.dnn, device.stream) != CUDNN_STATUS_SUCCESS) {
+    fprintf(stderr, "cuBLASLt or cuDNN did not open\n");
     exit(1);
   }
   return &device;

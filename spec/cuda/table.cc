@@ -26,7 +26,8 @@ void unary_with(writer &w, const dims &ints, const real_list &reals, fill f,
   for (const dims &d : {dims{}, dims{1}, dims{0, 3}, dims{3, 1, 5}})
     w.add({w.leaf(d, f)}, ints, reals);
   for (lie how : strided)
-    for (const dims &d : {dims{5, 12}, dims{2, 3, 4, 7}, dims{65, 130}})
+    for (const dims &d :
+         {dims{5, 12}, dims{2, 3, 4, 7}, dims{65, 130}, dims{9, 64}})
       w.add({w.view(how, d, f)}, ints, reals, "view");
 }
 
@@ -76,6 +77,8 @@ void pairs(writer &w, const real_list &reals, fill f, fill g, bool mixes) {
   w.add({w.leaf({7}, f), w.leaf({5, 7}, g)}, {}, reals);
   w.add({w.leaf({4, 1, 6}, f), w.leaf({3, 1}, g)}, {}, reals);
   w.add({w.leaf({3, 5, 1}, f), w.leaf({1, 5, 9}, g)}, {}, reals);
+  w.add({w.leaf({9, 64}, f), w.leaf({64}, g)}, {}, reals);
+  w.add({w.leaf({9, 1}, f), w.leaf({3, 9, 64}, g)}, {}, reals);
   w.add({w.leaf({130, 67}, f), w.leaf({}, g)}, {}, reals);
   w.add({w.leaf({}, f), w.leaf({130, 67}, g)}, {}, reals);
   for (lie how : strided) {
@@ -198,6 +201,8 @@ void reduced_over(writer &w, const dims &front, fill f, bool of_nothing) {
   one(w.leaf({300, 257}, f), {1});
   one(w.leaf({3, 1000, 33}, f), {1});
   one(w.leaf({4 * MANY}, f), {});
+  one(w.leaf({20, 2, 4000}, f), {0, 2});
+  one(w.leaf({20, 2, 4001}, f), {0, 2});
   one(w.view(lie::offset, {63, 129}, f), {1});
   one(w.view(lie::offset, {63, 129}, f), {0});
   one(w.view(lie::transposed, {63, 29}, f), {1});
@@ -435,7 +440,7 @@ const norm_case norms[] = {
     {{1}, {1}},         {{3, 7}, {7}},       {{2, 3, 4, 5}, {4, 5}},
     {{5, 1}, {1}},      {{130, 64}, {64}},   {{200, 768}, {768}},
     {{7, 1025}, {1025}}, {{3, 5000}, {5000}}, {{0, 8}, {8}},
-    {{2000, 33}, {33}}, {{6, 4}, {6, 4}}};
+    {{2000, 33}, {33}}, {{6, 4}, {6, 4}},    {{2, 9000}, {9000}}};
 
 void layer_norm(writer &w) {
   for (const norm_case &n : norms)
@@ -495,7 +500,7 @@ void batch_norm_part(writer &w) {
   for (const dims &d : images) {
     const tensors in = with_vectors(w, w.leaf(d), 2);
     rp_tensor *y = w.record("batch_norm", in, {}, {1e-5, 0.1});
-    call c = w.of_node(y->node);
+    call c = w.b.of_node(y->node);
     c.op = w.op;
     if (w.op == "batch_norm_apply") {
       c.in.push_back(w.output(y, 1));
@@ -520,7 +525,8 @@ void batch_norm_grad(writer &w) {
 struct group_case { dims x; int64_t groups; };
 const group_case groupings[] = {{{4, 6, 5, 5}, 3}, {{4, 6, 5, 5}, 1},
                                 {{4, 6, 5, 5}, 6}, {{3, 8}, 2},
-                                {{2, 64, 17}, 8},  {{2, 32, 33, 31}, 4}};
+                                {{2, 64, 17}, 8},  {{2, 32, 33, 31}, 4},
+                                {{2, 6, 24, 24}, 3}};
 
 void group_norm(writer &w) {
   for (const group_case &g : groupings)
@@ -571,7 +577,8 @@ void cross_entropy_grad(writer &w) {
 
 struct head_case { dims x; int64_t classes; };
 const head_case heads[] = {{{1, 1}, 1},     {{5, 7}, 3},      {{2, 9, 16}, 33},
-                           {{130, 64}, 500}, {{600, 32}, 65},  {{33, 24}, 2011}};
+                           {{130, 64}, 500}, {{600, 32}, 65},  {{33, 24}, 2011},
+                           {{5, 16}, 9001}};
 
 tensors head_inputs(writer &w, const head_case &h, int labels, bool bias) {
   tensors in = {w.leaf(h.x), w.leaf({h.classes, h.x.back()}),
@@ -605,7 +612,8 @@ struct table_case { int64_t entries, width; dims at; };
 const table_case tables[] = {{1, 1, {1}},      {7, 3, {5}},
                              {11, 4, {}},      {50, 64, {3, 17}},
                              {1000, 33, {200}}, {5, 768, {2, 100}},
-                             {20, 8, {0}},     {3, 2, {5000}}};
+                             {20, 8, {0}},     {3, 2, {5000}},
+                             {70000, 3, {3000}}};
 
 template <typename F> void each_table(F f) {
   for (const table_case &t : tables)
@@ -682,6 +690,7 @@ void cat(writer &w) {
   w.add({w.leaf({3, 5}), w.leaf({3, 1}), w.leaf({3, 8})}, {1});
   w.add({w.leaf({2, 3, 4}), w.leaf({2, 0, 4}), w.leaf({2, 5, 4})}, {1});
   w.add({w.leaf({7})}, {0});
+  w.add({w.leaf({9, 64}), w.leaf({9, 16}), w.leaf({9, 32})}, {1});
   w.add({w.leaf({MANY}), w.leaf({3})}, {0});
   w.add({w.view(lie::transposed, {33, 65}), w.view(lie::stepped, {33, 65}),
          w.view(lie::offset, {33, 65})}, {1});
@@ -696,6 +705,7 @@ void pad(writer &w) {
   w.add({w.leaf({0, 2})}, {1, 1, 0, 0}, {2});
   w.add({w.leaf({})}, {}, {1});
   w.add({w.leaf({MANY})}, {7, 9}, {-1});
+  w.add({w.leaf({9, 64})}, {1, 2, 16, 32}, {2});
   for (lie how : strided) w.add({w.view(how, {33, 65})}, {1, 1, 2, 2}, {-3});
 }
 
@@ -705,6 +715,7 @@ void narrow_grad(writer &w) {
   w.add({w.leaf({2, 3, 4})}, {1, 0, 3, 2, 5});
   w.add({w.leaf({2, 0, 4})}, {1, 0, 0, 1, 5});
   w.add({w.leaf({MANY})}, {0, 5, MANY, 1, MANY + 9});
+  w.add({w.leaf({9, 64})}, {1, 16, 64, 1, 128});
   for (lie how : strided) w.add({w.view(how, {33, 65})}, {1, 3, 65, 2, 140});
 }
 
@@ -764,7 +775,8 @@ const conv_case convolutions[] = {
     {{1, 8, 12, 12}, {8, 1, 3, 3}, {1, 1, 1, 1, 1, 1, 8}},
     {{3, 16, 14, 14}, {32, 16, 1, 1}, {1, 1, 0, 0, 1, 1, 1}},
     {{2, 3, 23, 23}, {8, 3, 7, 7}, {2, 2, 3, 3, 1, 1, 1}},
-    {{4, 8, 10, 10}, {16, 8, 3, 3}, {2, 2, 1, 1, 1, 1, 1}}};
+    {{4, 8, 10, 10}, {16, 8, 3, 3}, {2, 2, 1, 1, 1, 1, 1}},
+    {{0, 3, 8, 8}, {4, 3, 3, 3}, {1, 1, 1, 1, 1, 1, 1}}};
 
 void conv2d(writer &w) {
   for (const conv_case &c : convolutions) {

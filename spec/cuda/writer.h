@@ -46,8 +46,6 @@ public:
   const rp_dtype dtype;
   std::vector<call> calls;
 
-  call of_node(const rp_node *node);
-
 private:
   rp_tensor *keep(rp_tensor *t, const char *what);
 };
