@@ -38,6 +38,9 @@ typedef struct rp_kernel_args {
   const uint64_t *draw;
   void *device;         /* the backend's own state: queue, libraries' handles */
   rp_context *ctx;      /* for rp_fail alone */
+  /* Elementwise ops: not NULL: nothing runs, and what would comes here
+     (cpu/elementwise.h); data pointers are NULL. */
+  struct rp_row_kernel *row_kernel;
 } rp_kernel_args;
 
 typedef struct rp_kernel {
@@ -122,7 +125,7 @@ const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
 /* What a backend that is loaded at run time exports, as rp_backend_load: the
    tables' rows say names, the core fills in their ops. `abi` is
    RP_BACKEND_ABI of the headers it was compiled with. */
-enum { RP_BACKEND_ABI = 1 };
+enum { RP_BACKEND_ABI = 2 };
 typedef struct rp_loaded_backend {
   int32_t abi;
   const rp_backend *backend;
