@@ -41,7 +41,7 @@ rp_status said(const rp_kernel_args *args, cudnnStatus_t status) {
   return rp_cudnn_ok(args->ctx, status, "a convolution");
 }
 
-/* ---- descriptors ------------------------------------------------------------------ */
+/* ---- descriptors -------------------------------------------------------- */
 
 cudnnDataType_t dnn_type(rp_dtype dtype) {
   return dtype == RP_F64    ? CUDNN_DATA_DOUBLE
@@ -101,7 +101,7 @@ rp_status check_counts(const rp_kernel_args *args, const conv_shape &s) {
                                    (long long)most, INT_MAX);
 }
 
-/* ---- algorithms ---------------------------------------------------------------------- */
+/* ---- algorithms --------------------------------------------------------- */
 
 /* An algorithm that cuDNN's heuristic proposes; the three kinds say the same
    in types of their own. */

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "base/status.h"
+#include "delivery.h"
 #include "heap.h"
 #include "memory.h"
 #include "recording.h"
@@ -122,6 +123,7 @@ static void close_device(rp_device *device) {
   if (d->dnn) cudnnDestroy(d->dnn);
   if (d->blas) cublasLtDestroy(d->blas);
   rp_cuda_memory_close(d);
+  rp_cuda_delivery_close(d);
   rp_cuda_heap_close(d->heap);
   rp_cuda_heap_close(d->arena);
   if (d->host_fault) cudaFreeHost(d->host_fault);
@@ -178,6 +180,7 @@ static rp_status open_device(rp_device *device) {
   }
   const int64_t most = (int64_t)p.totalGlobalMem;
   if (status == RP_OK) status = rp_cuda_memory_open(ctx, d);
+  if (status == RP_OK) status = rp_cuda_delivery_open(ctx, d);
   if (status == RP_OK) status = rp_cuda_heap_open(&d->heap, ctx, d, most);
   if (status == RP_OK) status = rp_cuda_heap_open(&d->arena, ctx, d, most);
   if (status == RP_OK)
@@ -260,6 +263,10 @@ static const rp_backend backend = {
     rp_cuda_end_record,
     rp_cuda_replay,
     rp_cuda_forget,
+    rp_cuda_take_slot,
+    rp_cuda_give_slot,
+    rp_cuda_deliver,
+    rp_cuda_collect,
     synchronize,
     take_fault,
     describe,

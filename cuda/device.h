@@ -39,6 +39,7 @@ typedef struct rp_cuda_device {
   struct rp_cuda_heap *heap;  /* storage: heap.h */
   struct rp_cuda_heap *arena;
   struct rp_cuda_memory *memory;
+  struct rp_cuda_delivery *delivery;
 } rp_cuda_device;
 
 static inline rp_cuda_device *rp_cuda_of(const rp_kernel_args *args) {

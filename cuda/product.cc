@@ -75,7 +75,7 @@ rp_status said(const rp_kernel_args *args, cublasStatus_t status) {
   return rp_cublas_ok(args->ctx, status, "a matrix product");
 }
 
-/* ---- shapes -------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------- */
 
 /* Whether rows or columns follow each other at one distance. */
 bool has_leading_dim(const rp_array &x) {
@@ -112,7 +112,7 @@ void choose_batch(product *p) {
   p->loops = s.n_batch - 1;
 }
 
-/* ---- descriptors ------------------------------------------------------------------ */
+/* ---- descriptors -------------------------------------------------------- */
 
 /* A matrix of ours as the library sees it: transposed, which for one that
    goes on by columns is as it lies. */
@@ -176,7 +176,7 @@ cublasStatus_t set_epilogue(product *p, bool with_bias) {
                                  : CUBLASLT_EPILOGUE_DEFAULT));
 }
 
-/* ---- algorithms -------------------------------------------------------------------- */
+/* ---- algorithms --------------------------------------------------------- */
 
 cublasStatus_t prefer(cublasLtMatmulPreference_t preference,
                       uint32_t alignments[SIDES]) {
@@ -265,7 +265,7 @@ rp_status make_for_library(product *p, const rp_kernel_args *args) {
                  (long long)s.n);
 }
 
-/* ---- the workspace -------------------------------------------------------------- */
+/* ---- the workspace ------------------------------------------------------ */
 
 int64_t take(int64_t *total, int64_t bytes) {
   const int64_t at = *total;
@@ -335,7 +335,7 @@ void product_free(product *p) {
   delete p;
 }
 
-/* ---- running ------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------ */
 
 namespace {
 

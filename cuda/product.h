@@ -51,7 +51,7 @@ static inline int64_t aligned(int64_t bytes) {
   return (bytes + 255) / 256 * 256;
 }
 
-/* ---- kernels/matmul.cu ------------------------------------------------------- */
+/* ---- kernels/matmul.cu -------------------------------------------------- */
 
 /* from, of any strides, into contiguous memory. */
 rp_status pack(const rp_kernel_args *args, const rp_array &from, void *to);

@@ -14,6 +14,8 @@ extern "C" {
 enum {
   RP_CPU = 0,
   RP_DEVICES = 9,
+  RP_SLOTS = 64, /* results on their way to the host, a device, ... */
+  RP_SLOT = 64,  /* ... of at most so many bytes */
   /* A number, or a view of one: goes wherever it is read. */
   RP_ANYWHERE = -1
 };
@@ -37,6 +39,7 @@ typedef struct rp_device {
   uint8_t *kernels;   /* by op index: bit = dtype */
   int64_t runs;       /* programs started so far */
   bool records;       /* programs are recorded and replayed */
+  int64_t delivered[RP_SLOTS]; /* the run whose result is there; 0: none */
   rp_rates rates;     /* the unit's own; 0: its backend's */
 } rp_device;
 

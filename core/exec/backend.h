@@ -91,6 +91,17 @@ typedef struct rp_backend {
   rp_status (*end_record)(rp_device *device, void **recording);
   rp_status (*replay)(rp_device *device, void *recording);
   void (*forget)(rp_device *device, void *recording);
+  /* A result of at most RP_SLOT bytes on its way to the host while its program
+     still runs. deliver notes a copy into the slot behind what was run so far
+     (it is recorded as kernels are); collect waits for the copy of the last
+     run that was handed over, and for no more. take_slot: -1 where none is
+     free. */
+  int32_t (*take_slot)(rp_device *device);
+  void (*give_slot)(rp_device *device, int32_t slot);
+  rp_status (*deliver)(rp_device *device, int32_t slot, const void *from,
+                       int64_t size);
+  rp_status (*collect)(rp_device *device, int32_t slot, void *to,
+                       int64_t size);
   /* Waits until everything has run: RP_OK, or what went wrong since. */
   rp_status (*synchronize)(rp_device *device);
   /* The first fault since it was last asked; call after synchronize. */

@@ -11,7 +11,7 @@
 
 #include "exec/cache.h"
 
-enum { RP_SLOT = 64, RP_SMALL_RESULT = 4096 };
+enum { RP_SMALL_RESULT = 4096 };
 
 /* Whether the leaf's bytes travel with each run. */
 static inline bool rp_leaf_travels(const rp_graph_leaf *leaf) {

@@ -8,13 +8,41 @@
 
 /* ---- what a plan keeps for its runs ------------------------------------------- */
 
-static void run_data_free(rp_plan *plan) {
-  struct rp_run_data *run = plan->run;
-  rp_recordings_free(&run->recordings, plan->device);
+static void free_run_data(rp_plan *plan, struct rp_run_data *run) {
+  rp_device *device = plan->device;
+  rp_recordings_free(&run->recordings, device);
   rp_bound_close(&run->bound, plan->ctx);
+  for (int32_t t = 0; run->slots && t < plan->graph.targets.n; t++)
+    if (run->slots[t] >= 0) {
+      device->delivered[run->slots[t]] = 0;
+      device->backend->give_slot(device, run->slots[t]);
+    }
+  rp_free(plan->ctx, run->slots,
+          (size_t)plan->graph.targets.n * sizeof *run->slots);
   rp_free(plan->ctx, run->arrays, (size_t)run->n * sizeof *run->arrays);
   rp_free(plan->ctx, run, sizeof *run);
+}
+
+static void run_data_free(rp_plan *plan) {
+  free_run_data(plan, plan->run);
   plan->run = NULL;
+}
+
+/* Slots for the smallest results, as far as there are any. */
+static rp_status take_slots(const rp_plan *plan, struct rp_run_data *run) {
+  rp_device *device = plan->device;
+  const int32_t n = plan->graph.targets.n;
+  run->slots = rp_alloc(plan->ctx, (size_t)n * sizeof *run->slots);
+  if (run->slots == NULL) return RP_NOMEM;
+  for (int32_t t = 0; t < n; t++) {
+    const int32_t value = plan->graph.targets.at[t];
+    const bool wanted =
+        device->backend->take_slot &&
+        rp_bound_result(&run->bound, plan, t) != NULL &&
+        rp_type_bytes(&plan->graph.values.at[value].type) <= RP_SLOT;
+    run->slots[t] = wanted ? device->backend->take_slot(device) : -1;
+  }
+  return RP_OK;
 }
 
 /* Types and strides; data comes with each run. */
@@ -65,9 +93,9 @@ rp_status rp_run_data_new(rp_plan *plan) {
   if (run == NULL) return RP_NOMEM;
   run->n = plan->program.refs.n;
   run->arrays = rp_alloc(ctx, (size_t)run->n * sizeof *run->arrays);
-  if (run->arrays == NULL || rp_bound_open(&run->bound, plan) != RP_OK) {
-    rp_free(ctx, run->arrays, (size_t)run->n * sizeof *run->arrays);
-    rp_free(ctx, run, sizeof *run);
+  if (run->arrays == NULL || rp_bound_open(&run->bound, plan) != RP_OK ||
+      take_slots(plan, run) != RP_OK) {
+    free_run_data(plan, run);
     return RP_NOMEM;
   }
   describe_arrays(plan, run->arrays);
@@ -155,6 +183,27 @@ static rp_status run_instruction(rp_execution *e, int32_t i) {
                           e->ctx->message);
 }
 
+/* Sends the small results among what instruction i has made on their way. */
+static rp_status deliver(const rp_execution *e, int32_t i) {
+  const rp_plan *plan = e->plan;
+  rp_device *device = plan->device;
+  const rp_graph *graph = &plan->graph;
+  const rp_instruction *at = &plan->program.instructions.at[i];
+  const rp_graph_node *node = &graph->nodes.at[at->node];
+  rp_status status = RP_OK;
+  for (int32_t t = 0; t < graph->targets.n && status == RP_OK; t++) {
+    const int32_t value = graph->targets.at[t];
+    if (plan->run->slots[t] < 0 || value < node->first_value ||
+        value >= node->first_value + node->n_values)
+      continue;
+    status = device->backend->deliver(
+        device, plan->run->slots[t],
+        rp_bound_result(&plan->run->bound, plan, t),
+        rp_type_bytes(&graph->values.at[value].type));
+  }
+  return status;
+}
+
 static rp_status run_all(rp_execution *e) {
   const rp_program *program = &e->plan->program;
   const rp_backend *backend = e->plan->device->backend;
@@ -164,6 +213,7 @@ static rp_status run_all(rp_execution *e) {
     if (program->instructions.at[i].opcode != RP_OP_RUN) continue;
     const int64_t start_ns = trace ? rp_trace_now() : 0;
     status = run_instruction(e, i);
+    if (status == RP_OK && backend->deliver) status = deliver(e, i);
     if (trace == NULL) continue;
     if (status == RP_OK && backend->synchronize)
       status = backend->synchronize(e->plan->device);
@@ -228,12 +278,16 @@ static rp_status run_recorded(rp_execution *e) {
 static rp_status copy_small_results(const rp_execution *e) {
   rp_device *device = e->plan->device;
   const rp_graph *graph = &e->plan->graph;
+  const struct rp_run_data *run = e->plan->run;
   rp_status status = RP_OK;
   for (int32_t t = 0; t < graph->targets.n && status == RP_OK; t++) {
-    void *from = rp_bound_result(&e->plan->run->bound, e->plan, t);
-    if (from)
-      status = device->memory->copy(device, e->results[t]->data, from,
-                                    e->results[t]->size);
+    void *from = rp_bound_result(&run->bound, e->plan, t);
+    if (from == NULL) continue;
+    rp_storage *to = e->results[t];
+    status = device->memory->copy(device, to->data, from, to->size);
+    if (run->slots[t] < 0) continue;
+    to->slot = run->slots[t];
+    to->run = device->delivered[to->slot] = device->runs;
   }
   return status;
 }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/context.h"
+#include "exec/backend.h"
 #include "exec/cache.h"
 #include "graph/op.h"
 #include "graph/record.h"
@@ -95,6 +96,11 @@ rp_status rp_tensor_read(rp_tensor *t, void *out, size_t size_bytes) {
   const rp_device_memory *memory = device->memory;
   const int64_t element = (int64_t)rp_dtype_size((rp_dtype)t->type.dtype);
   const char *data = rp_root_data(t->root);
+  const rp_storage *storage = t->root->storage;
+  if (t == t->root && storage && storage->slot >= 0 &&
+      device->delivered[storage->slot] == storage->run)
+    return device->backend->collect(device, storage->slot, out,
+                                    (int64_t)size_bytes);
   if (rp_strides_are_contiguous(&t->type, &t->strides))
     return memory->read(device, out, data + t->strides.offset * element,
                         (int64_t)size_bytes);

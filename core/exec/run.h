@@ -16,6 +16,7 @@ struct rp_run_data {
   bool has_run;
   rp_bound bound;
   rp_recordings recordings;
+  int32_t *slots;    /* by graph target: where its result is delivered, -1 */
 };
 
 typedef struct rp_execution {

@@ -32,6 +32,7 @@ rp_storage *rp_storage_new(rp_device *device, int64_t size) {
     return NULL;
   }
   storage->device = device;
+  storage->slot = -1;
   storage->used = device->runs; /* its bytes may have been another's */
   storage->size = size;
   storage->refs = 1;

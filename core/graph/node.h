@@ -32,6 +32,8 @@ typedef struct rp_storage {
   int64_t size;
   int32_t refs;
   int64_t used; /* the device's run that read or wrote it last */
+  int32_t slot; /* its value is there too, while delivered[slot] is ... */
+  int64_t run;  /* ... this */
   void *data;
 } rp_storage;
 

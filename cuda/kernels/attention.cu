@@ -4,11 +4,18 @@
    bf16 heads of up to 128 columns go by tensor cores (attention_matrix.h), all
    others by multiply-adds (attention_plain.h). Scores exist a tile at a time;
    the backward pass makes them again, once by queries for dq and once by keys
-   for dk and dv, so each sum has one block and one order. */
+   for dk and dv, so each sum has one block and one order. cuDNN's kernels
+   take what they can where they are asked for (cudnn_attention.h). */
 #include "attention_matrix_grad.h"
 #include "attention_plain.h"
+#ifndef RP_EMULATED
+#include "cudnn_attention.h"
+#endif
 
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 
 namespace rp {
 namespace {
@@ -31,8 +38,9 @@ attention_array operand(const rp_array &x, bool by_time) {
 attention_array part(const rp_array &x, int which) {
   const int64_t *s = x.strides, *n = x.type.dims;
   attention_array a = {};
-  a.data = (char *)x.data +
-           which * s[2] * (int64_t)rp_dtype_size((rp_dtype)x.type.dtype);
+  const int64_t offset =
+      which * s[2] * (int64_t)rp_dtype_size((rp_dtype)x.type.dtype);
+  a.data = (void *)((intptr_t)x.data + offset);
   a.b = n[0] == 1 ? 0 : s[0];
   a.h = n[3] == 1 ? 0 : s[3];
   a.t = n[1] == 1 ? 0 : s[1];
@@ -185,14 +193,17 @@ rp_status run_plain(const rp_kernel_args *args, const attention_problem &p,
                       block::SHARED, p, chunks);
 }
 
-template <int DEPTH>
+template <int DEPTH, bool DROPS>
 rp_status run_matrix(const rp_kernel_args *args, const attention_problem &p,
                      bool forward) {
-  /* A wide head's sums leave a warp registers for one strip only. */
+  /* A wide head's sums leave a warp registers for one strip only; the words'
+     arithmetic needs some too. */
   constexpr bool NARROW = DEPTH <= 64;
-  constexpr int WARPS = NARROW ? 4 : 8, STRIPS = NARROW ? 2 : 1;
-  constexpr int PART = 32, KEY_WARPS = 4, QUERIES = NARROW ? 64 : 32;
-  constexpr size_t ROW = rows_of<DEPTH>::PITCH * sizeof(bf16);
+  constexpr int WARPS = NARROW ? 4 : 8, STRIPS = NARROW && !DROPS ? 2 : 1;
+  constexpr int PART = DEPTH == 64 && !DROPS ? 16 : 32;
+  constexpr int KEY_WARPS = 4, QUERIES = NARROW ? 64 : 32;
+  constexpr int KEY_PART = DROPS ? 16 : 32;
+  constexpr size_t ROW = rows_of<DEPTH, WARP>::PITCH * sizeof(bf16);
   constexpr size_t SHARED = 4 * MATRIX_KEYS * ROW;
   constexpr size_t KEY_SHARED =
       (4 * QUERIES + (NARROW ? 0 : 2 * 16 * KEY_WARPS)) * ROW;
@@ -201,17 +212,24 @@ rp_status run_matrix(const rp_kernel_args *args, const attention_problem &p,
       heads * parts_of(p.queries, 16 * WARPS * STRIPS);
   if (forward)
     return launch_items(args, "attention",
-                        matrix_forward<DEPTH, WARPS, STRIPS>, query_items,
-                        WARPS * WARP, SHARED, p);
+                        matrix_forward<DEPTH, WARPS, STRIPS, DROPS>,
+                        query_items, WARPS * WARP, SHARED, p);
   const rp_status status = launch_items(
-      args, "attention_grad", matrix_queries<DEPTH, WARPS, STRIPS, PART>,
-      query_items, WARPS * WARP, SHARED, p);
+      args, "attention_grad",
+      matrix_queries<DEPTH, WARPS, STRIPS, PART, DROPS>, query_items,
+      WARPS * WARP, SHARED, p);
   if (status != RP_OK) return status;
   return launch_items(
       args, "attention_grad",
-      matrix_keys<DEPTH, KEY_WARPS, QUERIES, PART, NARROW>,
+      matrix_keys<DEPTH, KEY_WARPS, QUERIES, KEY_PART, NARROW, DROPS>,
       heads * parts_of(p.keys, 16 * KEY_WARPS), KEY_WARPS * WARP, KEY_SHARED,
       p);
+}
+template <int DEPTH>
+rp_status run_matrix(const rp_kernel_args *args, const attention_problem &p,
+                     bool forward) {
+  return p.drops ? run_matrix<DEPTH, true>(args, p, forward)
+                 : run_matrix<DEPTH, false>(args, p, forward);
 }
 
 template <typename T>
@@ -221,7 +239,6 @@ rp_status run_own(const rp_kernel_args *args, const attention_problem &p,
   if (std::is_same<T, bf16>::value) {
     if (width <= 32) return run_matrix<32>(args, p, forward);
     if (width <= 64) return run_matrix<64>(args, p, forward);
-    if (width <= 96) return run_matrix<96>(args, p, forward);
     if (width <= 128) return run_matrix<128>(args, p, forward);
   }
   if (width <= TILE || sizeof(T) == 8)
@@ -229,26 +246,122 @@ rp_status run_own(const rp_kernel_args *args, const attention_problem &p,
   return run_plain<T, sizeof(T) == 8 ? 1 : 2>(args, p, forward);
 }
 
+/* ---- cuDNN -------------------------------------------------------------- */
+
+int64_t delta_bytes(const attention_problem &p, size_t size) {
+  const int64_t bytes = p.batch * p.heads * p.queries * (int64_t)size;
+  return (bytes + 255) / 256 * 256;
+}
+
+#ifndef RP_EMULATED
+
+/* What cuDNN reads and writes lies as it must. */
+bool fits_cudnn(const attention_problem &p, bool forward) {
+  bool fits = p.q.by_eights && p.k.by_eights && p.v.by_eights &&
+              p.out.by_eights;
+  if (!forward)
+    fits = fits && p.dout.by_eights && p.dq.by_eights && p.dk.by_eights &&
+           p.dv.by_eights;
+  return fits;
+}
+
+/* A plan, or null where ours are to run. Data pointers are null. */
+std::unique_ptr<cudnn_graph> cudnn_plan(const rp_kernel_args *args,
+                                        const attention_problem &p,
+                                        bool forward, bool packed) {
+  const char *asked = getenv("RP_CUDA_CUDNN_ATTENTION");
+  const int inputs = forward ? (packed ? 1 : 3) : (packed ? 4 : 6);
+  const rp_array &lse = forward ? args->out[1] : args->in[packed ? 3 : 5];
+  const bool causal = p.diagonal < p.keys;
+  if (!asked || strcmp(asked, "1") || args->in[0].type.dtype != RP_BF16 ||
+      args->n_in > inputs || p.drops || p.depth != p.value_depth ||
+      p.depth == 0 || p.depth > 128 || p.batch * p.heads == 0 ||
+      p.queries == 0 || p.keys == 0 || (causal && p.queries != p.keys) ||
+      !is_contiguous(&lse) || !fits_cudnn(p, forward))
+    return nullptr;
+  const auto strides = [](const attention_array &x) {
+    return cudnn_strides{x.b, x.h, x.t};
+  };
+  cudnn_attention_problem x = {};
+  x.batch = p.batch;
+  x.heads = p.heads;
+  x.queries = p.queries;
+  x.keys = p.keys;
+  x.depth = p.depth;
+  x.causal = causal;
+  x.scale = p.scale;
+  x.q = strides(p.q);
+  x.k = strides(p.k);
+  x.v = strides(p.v);
+  x.out = strides(p.out);
+  x.dout = strides(p.dout);
+  x.dq = strides(p.dq);
+  x.dk = strides(p.dk);
+  x.dv = strides(p.dv);
+  std::unique_ptr<cudnn_graph> graph(new cudnn_graph);
+  if (forward) cudnn_attention_forward(graph.get(), x);
+  else cudnn_attention_backward(graph.get(), x);
+  if (!graph->plan(rp_cuda_of(args)->dnn, nullptr)) return nullptr;
+  return graph;
+}
+
+rp_status run_cudnn(const rp_kernel_args *args, const attention_problem &p,
+                    bool forward) {
+  const cudnn_graph *graph = (const cudnn_graph *)args->state;
+  void *const pointers[CUDNN_ARGUMENTS] = {
+      p.q.data,    p.k.data,  p.v.data,  p.out.data, p.lse.data,
+      p.dout.data, p.delta,   p.dq.data, p.dk.data,  p.dv.data};
+  void *workspace = args->workspace;
+  if (!forward)
+    workspace = (char *)workspace + delta_bytes(p, sizeof(float));
+  const int count = forward ? CUDNN_FORWARD_ARGUMENTS : CUDNN_ARGUMENTS;
+  return rp_cudnn_ok(args->ctx,
+                     graph->run(rp_cuda_of(args)->dnn, pointers, count,
+                                workspace),
+                     forward ? "attention" : "attention_grad");
+}
+
+void destroy(void *state) { delete (cudnn_graph *)state; }
+
+#else
+
+void destroy(void *state) { (void)state; }
+
+#endif
+
+/* ---- rows --------------------------------------------------------------- */
+
 template <typename T, bool FORWARD, bool PACKED>
 rp_status run(const rp_kernel_args *args) {
-  return run_own<T>(args, FORWARD ? forward_of(args, PACKED)
-                                  : backward_of(args, PACKED), FORWARD);
+  const attention_problem p =
+      FORWARD ? forward_of(args, PACKED) : backward_of(args, PACKED);
+#ifndef RP_EMULATED
+  /* A view's offset, which the plan did not know, may break alignment. */
+  if (args->state && fits_cudnn(p, FORWARD)) return run_cudnn(args, p, FORWARD);
+#endif
+  return run_own<T>(args, p, FORWARD);
 }
 
 template <typename T, bool FORWARD, bool PACKED>
 rp_status prepare(const rp_kernel_args *args, void **state, int64_t *bytes) {
+  const attention_problem p =
+      FORWARD ? forward_of(args, PACKED) : backward_of(args, PACKED);
   *state = nullptr;
-  *bytes = 0;
-  if (FORWARD) return RP_OK;
-  const attention_problem p = backward_of(args, PACKED);
-  *bytes = p.batch * p.heads * p.queries * (int64_t)sizeof(wide<T>);
+  *bytes = FORWARD ? 0 : delta_bytes(p, sizeof(wide<T>));
+#ifndef RP_EMULATED
+  if (std::unique_ptr<cudnn_graph> graph =
+          cudnn_plan(args, p, FORWARD, PACKED)) {
+    *bytes += graph->workspace_bytes();
+    *state = graph.release();
+  }
+#endif
   return RP_OK;
 }
 
 template <typename T, bool FORWARD, bool PACKED>
 rp_kernel attention_row(const char *name, rp_dtype dtype) {
   return row(name, dtype, run<T, FORWARD, PACKED>,
-             prepare<T, FORWARD, PACKED>);
+             prepare<T, FORWARD, PACKED>, destroy);
 }
 
 } // namespace

@@ -64,13 +64,20 @@ __device__ __forceinline__ int64_t queries_from(const attention_problem &p,
   return j > p.diagonal ? j - p.diagonal : 0;
 }
 
-/* Whether query i sees key j; neither need be there. */
-__device__ __forceinline__ bool sees(const attention_problem &p,
-                                     const attention_item &at, int64_t i,
-                                     int64_t j) {
-  if (i >= p.queries || j >= p.keys || j > i + p.diagonal) return false;
-  if (p.mask.data == nullptr) return true;
-  return row_of<const uint8_t>(p.mask, at, i)[j * p.mask.d];
+/* Of n keys from j on, the first so many that query i sees, the mask aside. */
+__device__ __forceinline__ int seen_of(const attention_problem &p, int64_t i,
+                                       int64_t j, int n) {
+  if (i >= p.queries) return 0;
+  const int64_t seen = keys_until(p, i) - j;
+  return seen < 0 ? 0 : seen < n ? (int)seen : n;
+}
+/* Whether the mask, where there is one, lets query i see key j. Both are
+   there. */
+__device__ __forceinline__ bool unmasked(const attention_problem &p,
+                                         const attention_item &at, int64_t i,
+                                         int64_t j) {
+  return p.mask.data == nullptr ||
+         row_of<const uint8_t>(p.mask, at, i)[j * p.mask.d];
 }
 /* Whether every query of i .. i + m - 1 sees every key of j .. j + n - 1. */
 __device__ __forceinline__ bool sees_all(const attention_problem &p, int64_t i,

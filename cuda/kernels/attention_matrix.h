@@ -20,9 +20,9 @@ namespace {
 
 const float LOG2_E = 1.44269504088896340736f, LN_2 = 0.69314718055994530942f;
 
-/* Rows of DEPTH columns in shared memory. */
-template <int DEPTH> struct rows_of {
-  enum { PITCH = DEPTH + 8 };
+/* Rows of DEPTH columns in shared memory, for a block of THREADS. */
+template <int DEPTH, int THREADS> struct rows_of {
+  static constexpr int PITCH = DEPTH + 8;
 
   /* ROWS rows from t on. They may be read after copies_done() and a
      barrier. */
@@ -30,23 +30,35 @@ template <int DEPTH> struct rows_of {
   static __device__ __forceinline__ void
   copy(const attention_array &from, const attention_item &at, int64_t t,
        int64_t rows, int64_t width, bf16 *to) {
+    /* Threads to a row, eight columns each. */
+    constexpr int ACROSS = DEPTH <= 32 ? 4 : DEPTH <= 64 ? 8 : 16;
+    constexpr int STEP = THREADS / ACROSS;
+    static_assert(ROWS % STEP == 0, "whole steps");
+    const int left = (int)(rows - t < ROWS ? rows - t : ROWS);
+    const int c = (int)threadIdx.x % ACROSS * 8;
+    int r = (int)threadIdx.x / ACROSS;
+    if (c >= DEPTH) return;
     const bf16 *data = row_of<const bf16>(from, at, 0);
+    const bf16 *x = data + (t + r) * from.t + c * from.d;
+    const int64_t step = STEP * from.t;
+    to += r * PITCH + c;
     if (from.by_eights) {
 #pragma unroll
-      for (int i = (int)threadIdx.x; i < ROWS * DEPTH / 8;
-           i += (int)blockDim.x) {
-        const int c = i % (DEPTH / 8) * 8, r = i / (DEPTH / 8);
-        const bool there = t + r < rows && c < width;
-        copy_ahead(to + r * PITCH + c,
-                   there ? data + (t + r) * from.t + c : data, there);
+      for (int k = 0; k < ROWS / STEP; k++) {
+        const bool there = r < left && c < width;
+        copy_ahead(to, there ? x : data, there);
+        r += STEP;
+        x += step;
+        to += STEP * PITCH;
       }
       return;
     }
-    for (int i = (int)threadIdx.x; i < ROWS * DEPTH; i += (int)blockDim.x) {
-      const int c = i % DEPTH, r = i / DEPTH;
-      to[r * PITCH + c] = t + r < rows && c < width
-                              ? data[(t + r) * from.t + c * from.d]
-                              : narrow<bf16>(0);
+#pragma unroll 1
+    for (; r < ROWS; r += STEP) {
+      for (int e = 0; e < 8; e++)
+        to[e] = r < left && c + e < width ? x[e * from.d] : narrow<bf16>(0);
+      x += step;
+      to += STEP * PITCH;
     }
   }
 
@@ -194,12 +206,33 @@ __device__ __forceinline__ uint32_t kept_queries(const attention_problem &p,
 
 /* ---- forward ------------------------------------------------------------ */
 
-enum { MATRIX_KEYS = 64 };
+constexpr int MATRIX_KEYS = 64;
 
-template <int DEPTH, int WARPS, int STRIPS>
+/* -inf where the warp's queries from i on do not see a key from j on. */
+template <int KEYS>
+__device__ __forceinline__ void
+hide(const attention_problem &p, const attention_item &at, int64_t i,
+     int64_t j, sum_tile (&s)[KEYS / 8]) {
+  const int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int k = 0; k < 2; k++) {
+    const int64_t query = i + g + 8 * k;
+    const int seen = seen_of(p, query, j, KEYS);
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+      for (int c = 0; c < 2; c++) {
+        const int key = 8 * n + 2 * t + c;
+        if (key >= seen || !unmasked(p, at, query, j + key))
+          s[n].at[2 * k + c] = -INFINITY;
+      }
+  }
+}
+
+template <int DEPTH, int WARPS, int STRIPS, bool DROPS>
 __global__ void __launch_bounds__(WARPS *WARP)
 matrix_forward(attention_problem p, int64_t items) {
-  typedef rows_of<DEPTH> rows;
+  typedef rows_of<DEPTH, WARPS * WARP> rows;
   constexpr int KEYS = MATRIX_KEYS, QUERIES = 16 * STRIPS * WARPS;
   constexpr int HALF = 2 * KEYS * rows::PITCH;
   static_assert(QUERIES <= 4 * KEYS, "queries pass through the same memory");
@@ -260,11 +293,8 @@ matrix_forward(attention_problem p, int64_t items) {
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
-          for (int k = 0; k < 4; k++)
-            s[m][n].at[k] =
-                all || sees(p, at, row + g + k / 2 * 8,
-                            j + 8 * n + 2 * t + k % 2)
-                    ? s[m][n].at[k] * scale : -INFINITY;
+          for (int k = 0; k < 4; k++) s[m][n].at[k] *= scale;
+        if (!all) hide<KEYS>(p, at, row, j, s[m]);
 #pragma unroll
         for (int k = 0; k < 2; k++) {
           float most = top[m][k];
@@ -292,7 +322,7 @@ matrix_forward(attention_problem p, int64_t items) {
             sum[m][d].at[2 * k + 1] *= factor;
           }
         }
-        if (p.drops)
+        if (DROPS)
 #pragma unroll
           for (int n = 0; n < KEYS / 8; n++) {
             const uint32_t kept = kept_keys(p, at, row, j + 8 * n);

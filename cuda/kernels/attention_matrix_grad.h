@@ -14,20 +14,21 @@ namespace rp {
 namespace {
 
 /* From scores and da, in base 2: what dropout leaves of w, and ds. */
+template <bool DROPS>
 __device__ __forceinline__ void
 weigh_again(const attention_problem &p, bool seen, bool kept, float scale,
             float lse, float delta, float &s, float &da) {
   const float w = seen ? power_of_two(__fmaf_rn(s, scale, -lse)) : 0;
-  const float factor = !p.drops ? 1 : kept ? (float)p.factor : 0;
+  const float factor = !DROPS ? 1 : kept ? (float)p.factor : 0;
   da = w * (da * factor - delta);
   s = w * factor;
 }
 
 /* PART keys' scores at a time. */
-template <int DEPTH, int WARPS, int STRIPS, int PART>
+template <int DEPTH, int WARPS, int STRIPS, int PART, bool DROPS>
 __global__ void __launch_bounds__(WARPS *WARP)
 matrix_queries(attention_problem p, int64_t items) {
-  typedef rows_of<DEPTH> rows;
+  typedef rows_of<DEPTH, WARPS * WARP> rows;
   constexpr int KEYS = MATRIX_KEYS, QUERIES = 16 * STRIPS * WARPS;
   constexpr int HALF = 2 * KEYS * rows::PITCH;
   static_assert(QUERIES <= 2 * KEYS, "queries pass through the same memory");
@@ -106,21 +107,28 @@ matrix_queries(attention_problem p, int64_t items) {
         rows::template score<PART, STRIPS>(q, k_rows, s);
         rows::template score<PART, STRIPS>(dout, k_rows + KEYS * rows::PITCH,
                                            ds);
-        const bool all = sees_all(p, i, 16 * STRIPS, key, PART);
 #pragma unroll
-        for (int m = 0; m < STRIPS; m++)
+        for (int m = 0; m < STRIPS; m++) {
+          int seen[2];
+#pragma unroll
+          for (int k = 0; k < 2; k++)
+            seen[k] = seen_of(p, i + 16 * m + g + 8 * k, key, PART);
 #pragma unroll
           for (int n = 0; n < PART / 8; n++) {
             const uint32_t kept =
-                p.drops ? kept_keys(p, at, i + 16 * m, key + 8 * n) : 0;
+                DROPS ? kept_keys(p, at, i + 16 * m, key + 8 * n) : 0;
 #pragma unroll
-            for (int k = 0; k < 4; k++)
-              weigh_again(p,
-                          all || sees(p, at, i + 16 * m + g + k / 2 * 8,
-                                      key + 8 * n + 2 * t + k % 2),
-                          kept >> k & 1, scale, lse[m][k / 2],
-                          delta[m][k / 2], s[m][n].at[k], ds[m][n].at[k]);
+            for (int k = 0; k < 4; k++) {
+              const int column = 8 * n + 2 * t + k % 2;
+              const bool sees =
+                  column < seen[k / 2] &&
+                  unmasked(p, at, i + 16 * m + g + k / 2 * 8, key + column);
+              weigh_again<DROPS>(p, sees, kept >> k & 1, scale, lse[m][k / 2],
+                                 delta[m][k / 2], s[m][n].at[k],
+                                 ds[m][n].at[k]);
+            }
           }
+        }
         rows::template gather<PART, STRIPS>(ds, k_rows, dq);
       }
     }
@@ -134,18 +142,18 @@ matrix_queries(attention_problem p, int64_t items) {
 
 /* QUERIES queries at a time, PART of them in registers. Where HOLDS, the
    warp's keys and values are too; else they stay in shared memory. */
-template <int DEPTH, int WARPS, int QUERIES, int PART, bool HOLDS>
+template <int DEPTH, int WARPS, int QUERIES, int PART, bool HOLDS,
+          bool DROPS>
 __global__ void __launch_bounds__(WARPS *WARP)
 matrix_keys(attention_problem p, int64_t items) {
-  typedef rows_of<DEPTH> rows;
+  typedef rows_of<DEPTH, WARPS * WARP> rows;
   constexpr int KEYS = 16 * WARPS;
   constexpr int HALF = 2 * QUERIES * rows::PITCH;
   static_assert(!HOLDS || KEYS <= 2 * QUERIES,
                 "keys pass through the same memory");
   RP_DYNAMIC_SHARED(bf16, shared);
   bf16 *const held = HOLDS ? shared : shared + 2 * HALF;
-  bf16 *const values =
-      held + (HOLDS ? HALF : KEYS * (int)rows::PITCH);
+  bf16 *const values = held + (HOLDS ? HALF : KEYS * rows::PITCH);
   const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
   const int g = lane / 4, t = lane % 4;
   const float scale = (float)p.scale * LOG2_E;
@@ -203,11 +211,10 @@ matrix_keys(attention_problem p, int64_t items) {
           rows::template score_from<PART>(values + warp * 16 * rows::PITCH,
                                           dout_rows, ds[0]);
         }
-        const bool all = sees_all(p, query, PART, j, 16);
 #pragma unroll
         for (int n = 0; n < PART / 8; n++) {
           const uint32_t kept =
-              p.drops ? kept_queries(p, at, query + 8 * n, j) : 0;
+              DROPS ? kept_queries(p, at, query + 8 * n, j) : 0;
 #pragma unroll
           for (int c = 0; c < 2; c++) {
             const int64_t column = query + 8 * n + 2 * t + c;
@@ -217,12 +224,15 @@ matrix_keys(attention_problem p, int64_t items) {
             const float delta =
                 there ? ((const float *)p.delta)[at.head * p.queries + column]
                       : 0;
+            const int seen = seen_of(p, column, j, 16);
 #pragma unroll
-            for (int e = c; e < 4; e += 2)
-              weigh_again(p,
-                          all || sees(p, at, column, j + g + e / 2 * 8),
-                          kept >> e & 1, scale, lse, delta, s[0][n].at[e],
-                          ds[0][n].at[e]);
+            for (int e = c; e < 4; e += 2) {
+              const int key = g + e / 2 * 8;
+              const bool sees =
+                  key < seen && unmasked(p, at, column, j + key);
+              weigh_again<DROPS>(p, sees, kept >> e & 1, scale, lse, delta,
+                                 s[0][n].at[e], ds[0][n].at[e]);
+            }
           }
         }
         rows::template gather<PART, 1>(s, dout_rows, dv);

@@ -13,7 +13,7 @@
 namespace rp {
 namespace {
 
-enum { TILE = 64, PITCH = TILE + 4 };
+constexpr int TILE = 64, PITCH = TILE + 4;
 
 __device__ __forceinline__ float fused(float a, float b, float c) {
   return __fmaf_rn(a, b, c);
@@ -36,12 +36,11 @@ template <typename N> __device__ __forceinline__ four<N> &four_at(N *x) {
 /* QUADS groups of 4 columns to a thread. */
 template <typename T, int QUADS> struct plain {
   typedef wide<T> number;
-  enum {
-    COLUMNS = TILE * QUADS,
-    STRETCH = 128 / (int)sizeof(number),
-    STAGE = STRETCH * (2 * PITCH > COLUMNS ? 2 * PITCH : COLUMNS),
-    SHARED = (STAGE + TILE * PITCH) * (int)sizeof(number)
-  };
+  static constexpr int COLUMNS = TILE * QUADS;
+  static constexpr int STRETCH = 128 / (int)sizeof(number);
+  static constexpr int STAGE =
+      STRETCH * (2 * PITCH > COLUMNS ? 2 * PITCH : COLUMNS);
+  static constexpr int SHARED = (STAGE + TILE * PITCH) * (int)sizeof(number);
   number *stage, *weights; /* shared; weights[inner][outer] */
 
   __device__ __forceinline__ explicit plain(number *shared)
@@ -56,12 +55,13 @@ template <typename T, int QUADS> struct plain {
   static __device__ __forceinline__ void
   read_across(const attention_array &from, const attention_item &at, int64_t t,
               int64_t rows, int64_t d, int64_t width, number *to) {
-    for (int i = (int)threadIdx.x; i < TILE * STRETCH; i += BLOCK) {
-      const int c = i % 8 + i / (8 * TILE) * 8, r = i / 8 % TILE;
-      to[c * PITCH + r] =
-          t + r < rows && d + c < width
-              ? widen<T>(row_of<const T>(from, at, t + r)[(d + c) * from.d])
-              : number(0);
+    const int left = (int)(width - d < STRETCH ? width - d : STRETCH);
+    for (int r = (int)threadIdx.x / 8; r < TILE; r += BLOCK / 8) {
+      const bool there = t + r < rows;
+      const T *row = row_of<const T>(from, at, there ? t + r : 0) + d * from.d;
+      for (int c = (int)threadIdx.x % 8; c < STRETCH; c += 8)
+        to[c * PITCH + r] = there && c < left ? widen<T>(row[c * from.d])
+                                              : number(0);
     }
   }
 
@@ -69,13 +69,13 @@ template <typename T, int QUADS> struct plain {
   static __device__ __forceinline__ void
   read_along(const attention_array &from, const attention_item &at, int64_t t,
              int64_t rows, int64_t d, int64_t width, number *to) {
-    for (int i = (int)threadIdx.x; i < STRETCH * COLUMNS; i += BLOCK) {
-      const int c = i % COLUMNS, r = i / COLUMNS;
-      to[i] = t + r < rows && d + c < width
-                  ? widen<T>(row_of<const T>(from, at,
-                                             t + r)[(d + c) * from.d])
-                  : number(0);
-    }
+    const int c = (int)threadIdx.x % COLUMNS;
+    const int left = (int)(rows - t < STRETCH ? rows - t : STRETCH);
+    const T *column = row_of<const T>(from, at, t) + (d + c) * from.d;
+    for (int r = (int)threadIdx.x / COLUMNS; r < STRETCH; r += BLOCK / COLUMNS)
+      to[r * COLUMNS + c] = r < left && d + c < width
+                                ? widen<T>(column[r * from.t])
+                                : number(0);
   }
 
   /* s[r][c] = sum_d a[i + 4 y + r, d] b[j + 4 x + c, d]. */
@@ -169,7 +169,7 @@ template <typename N> __device__ __forceinline__ N minus_infinity() {
 /* ---- forward ------------------------------------------------------------ */
 
 template <typename T, int QUADS>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 1)
 plain_forward(attention_problem p, int64_t items, int64_t chunks) {
   typedef plain<T, QUADS> block;
   typedef wide<T> N;
@@ -193,10 +193,12 @@ plain_forward(attention_problem p, int64_t items, int64_t chunks) {
       own.score(p.q, i, p.queries, p.k, j, p.keys, at, p.depth, s);
       const int64_t key = j + 4 * block::x();
       for (int r = 0; r < 4; r++) {
+        const int seen = seen_of(p, row + r, key, 4);
         N most = top[r];
         for (int c = 0; c < 4; c++) {
-          s[r][c] = sees(p, at, row + r, key + c) ? s[r][c] * (N)p.scale
-                                                  : minus_infinity<N>();
+          s[r][c] = c < seen && unmasked(p, at, row + r, key + c)
+                        ? s[r][c] * (N)p.scale
+                        : minus_infinity<N>();
           most = max_of()(most, s[r][c]);
         }
         most = row_reduce(most, max_of());
@@ -232,13 +234,12 @@ plain_forward(attention_problem p, int64_t items, int64_t chunks) {
 
 /* ---- backward ----------------------------------------------------------- */
 
-/* w = exp(s - lse) and what dropout leaves of it; ds = w (dropout(da) - delta),
-   from s and da = dout . v of query i and key j. */
+/* From s and da = dout . v to what dropout leaves of w = exp(s - lse), and
+   ds = w (dropout(da) - delta). */
 template <typename N>
-__device__ __forceinline__ void
-again(const attention_problem &p, const attention_item &at, int64_t i,
-      int64_t j, N lse, N delta, bool kept, N &s, N &da) {
-  const N w = sees(p, at, i, j) ? exponential(s * (N)p.scale - lse) : N(0);
+__device__ __forceinline__ void again(const attention_problem &p, bool seen,
+                                      bool kept, N lse, N delta, N &s, N &da) {
+  const N w = seen ? exponential(s * (N)p.scale - lse) : N(0);
   const N factor = !p.drops ? N(1) : kept ? (N)p.factor : N(0);
   da = w * (da * factor - delta);
   s = w * factor;
@@ -246,7 +247,7 @@ again(const attention_problem &p, const attention_item &at, int64_t i,
 
 /* dq, and delta on the way. */
 template <typename T, int QUADS>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 1)
 plain_queries(attention_problem p, int64_t items, int64_t chunks) {
   typedef plain<T, QUADS> block;
   typedef wide<T> N;
@@ -283,9 +284,10 @@ plain_queries(attention_problem p, int64_t items, int64_t chunks) {
       for (int r = 0; r < 4; r++) {
         const uint32_t kept =
             p.drops ? kept_of(p, at, row + r, key / 4) : 0;
+        const int seen = seen_of(p, row + r, key, 4);
         for (int c = 0; c < 4; c++)
-          again(p, at, row + r, key + c, lse[r], delta[r], kept >> c & 1,
-                s[r][c], da[r][c]);
+          again(p, c < seen && unmasked(p, at, row + r, key + c),
+                kept >> c & 1, lse[r], delta[r], s[r][c], da[r][c]);
       }
       own.gather(da, p.k, j, p.keys, at, first, p.depth, sum);
     }
@@ -296,7 +298,7 @@ plain_queries(attention_problem p, int64_t items, int64_t chunks) {
 
 /* dk and dv: rows of the tile are keys, its columns queries. */
 template <typename T, int QUADS>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 1)
 plain_keys(attention_problem p, int64_t items, int64_t chunks) {
   typedef plain<T, QUADS> block;
   typedef wide<T> N;
@@ -322,9 +324,10 @@ plain_keys(attention_problem p, int64_t items, int64_t chunks) {
         const N delta =
             there ? ((const N *)p.delta)[at.head * p.queries + query] : N(0);
         const uint32_t kept = p.drops ? kept_of(p, at, query, key / 4) : 0;
+        const int seen = seen_of(p, query, key, 4);
         for (int r = 0; r < 4; r++)
-          again(p, at, query, key + r, lse, delta, kept >> r & 1, s[r][c],
-                da[r][c]);
+          again(p, r < seen && unmasked(p, at, query, key + r), kept >> r & 1,
+                lse, delta, s[r][c], da[r][c]);
       }
       own.gather(s, p.dout, i, p.queries, at, first, p.value_depth, dv);
       own.gather(da, p.q, i, p.queries, at, first, p.depth, dk);

@@ -21,8 +21,8 @@ namespace rp {
 namespace {
 
 /* A chunk passes over the whole weight, and over dw, which it reads and
-   writes. At 50304 classes of 768 features and 128 MiB (640 rows) that is half
-   as much traffic as the logits themselves make; at 64 MiB as much. */
+   writes. At 50257 classes of 768 features and 128 MiB (640 rows) that is half
+   as much traffic as the logits make; at 64 MiB (256 rows) a third more. */
 #ifdef RP_EMULATED
 constexpr int64_t CHUNK_BYTES = 64 << 10; /* tests have few logits */
 #else
@@ -37,7 +37,7 @@ constexpr int64_t MEAN = 0, IGNORE_NOTHING = -100;
 enum { WANTS_X = 1, WANTS_W = 2, WANTS_BIAS = 4 };
 enum { X, W, LABELS, BIAS };
 
-/* ---- the problem -------------------------------------------------------------- */
+/* ---- the problem -------------------------------------------------------- */
 
 struct problem {
   int64_t rows, width, classes;
@@ -103,7 +103,7 @@ layout layout_of(const problem &p) {
   return l;
 }
 
-/* ---- products ------------------------------------------------------------------- */
+/* ---- products ----------------------------------------------------------- */
 
 /* Of a chunk of n rows: logits:(n, V) = x w^T + bias, dx:(n, C) = dlogits w,
    dw:(V, C) = or += dlogits^T x. */
@@ -198,7 +198,7 @@ rp_status multiply(const rp_kernel_args *args, const problem &p, role role,
                      role == DW && first > 0);
 }
 
-/* ---- kernels ---------------------------------------------------------------------- */
+/* ---- kernels ------------------------------------------------------------ */
 
 struct labels {
   const void *data;
@@ -344,12 +344,13 @@ __global__ void total_kernel(const double *losses, int64_t rows,
   if (threadIdx.x == 0) *loss = (T)(mean ? sum / share[1] : sum);
 }
 
-/* ---- running ------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------ */
 
 /* Threads of a row: from its length alone. */
 unsigned threads_of(int64_t classes) {
   const int64_t threads = round_up((classes + 3) / 4, WARP);
-  return (unsigned)(threads > 1024 ? 1024 : threads < WARP ? (int64_t)WARP : threads);
+  if (threads < WARP) return WARP;
+  return (unsigned)(threads > 1024 ? 1024 : threads);
 }
 
 /* G: what dlogits are rounded to. */

@@ -8,7 +8,7 @@ namespace rp {
 
 namespace {
 
-/* ---- copies ------------------------------------------------------------------ */
+/* ---- copies ------------------------------------------------------------- */
 
 template <typename T>
 __global__ void pack_kernel(walk<1> w, const T *from, T *to) {
@@ -28,7 +28,7 @@ rp_status pack_as(const rp_kernel_args *args, const rp_array &from, void *to) {
                 static_cast<const T *>(from.data), static_cast<T *>(to));
 }
 
-/* ---- bias --------------------------------------------------------------------- */
+/* ---- bias --------------------------------------------------------------- */
 
 /* y = bias or y += bias; without one y = 0. */
 template <typename T, typename B>
@@ -87,7 +87,7 @@ rp_status add_bias(const rp_kernel_args *args, const rp_array &bias,
 
 namespace {
 
-/* ---- rows ---------------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------- */
 
 struct operands {
   rp_array a, b, y;

@@ -3,9 +3,9 @@
 
    All of a warp's lanes call these together. With g = lane / 4 and
    t = lane % 4, a lane holds
-     left    16 x 16   (g, 2t..), (g + 8, 2t..), (g, 2t + 8..), (g + 8, 2t + 8..)
-     right   16 x 8    (2t.., g), (2t + 8.., g)
-     sum     16 x 8    (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
+     left   16 x 16  (g, 2t..), (g + 8, 2t..), (g, 2t + 8..), (g + 8, 2t + 8..)
+     right  16 x 8   (2t.., g), (2t + 8.., g)
+     sum    16 x 8   (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
    (row, column), two neighbours to a word. So two sums side by side are a left
    operand once they are rounded, and no value changes its lane. */
 #ifndef RP_CUDA_MATRIX_H

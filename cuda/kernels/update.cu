@@ -5,17 +5,17 @@
    guard says no.
 
    all_finite: an exponent of all ones is a NaN's or an infinity's. */
-#include "kernel.h"
+#include "kernels/pack.h"
 
 namespace rp {
 namespace {
 
 /* Elements go 16 bytes at a time where every array is aligned to that. */
-template <typename T> constexpr int PACK = 16 / (int)sizeof(T);
-template <typename T> struct alignas(16) pack { T at[PACK<T>]; };
+template <typename T> constexpr int PACK = pack_size<T>();
+template <typename T> using packed_of = pack<T, PACK<T>>;
 
 template <typename... P> bool are_aligned(const P *...pointers) {
-  return ((reinterpret_cast<uintptr_t>(pointers) | ...) & 15) == 0;
+  return (is_aligned(pointers, 16) && ...);
 }
 
 /* Whether an effect may write. */
@@ -67,7 +67,7 @@ template <typename T, int S, typename R> struct update {
     for (int k = 0; k < S; k++) states[k][i] = s[k];
   }
   __device__ __forceinline__ void many(int64_t i) const {
-    typedef pack<T> vector;
+    typedef packed_of<T> vector;
     vector p = ((const vector *)param)[i], s[ROOM];
     const vector g = ((const vector *)grad)[i];
     for (int k = 0; k < S; k++) s[k] = ((const vector *)states[k])[i];
@@ -279,7 +279,7 @@ template <typename W, W MASK> struct finite_search {
     if ((x[i] & MASK) == MASK) *answer = 0;
   }
   __device__ __forceinline__ void many(int64_t i) const {
-    const pack<W> some = ((const pack<W> *)x)[i];
+    const packed_of<W> some = ((const packed_of<W> *)x)[i];
     bool bad = false;
 #pragma unroll
     for (int j = 0; j < PACK<W>; j++) bad |= (some.at[j] & MASK) == MASK;

@@ -506,6 +506,31 @@ void kernels_are_compiled_at_run_time() {
   cudaGetLastError();
   DRIVER_OK(cuModuleUnload(module));
 
+  /* A header that is given; of bf16 the emulation has its own. */
+  const char *names[] = {"twice.h", "cuda_bf16.h"};
+  const char *texts[] = {
+      "__device__ float twice(float x) { return 2 * x; }\n",
+      "__device__ void f() { asm(\"a device's\" :: \"nowhere\"(1)); }\n"};
+  CHECK(nvrtcCreateProgram(&program,
+                           "#include \"twice.h\"\n"
+                           "#include \"cuda_bf16.h\"\n"
+                           "extern \"C\" __global__ void f(float *x) {\n"
+                           "  *x = twice(__bfloat162float(__float2bfloat16_rn("
+                           "1.001f)));\n}\n",
+                           "f.cu", 2, texts, names) == NVRTC_SUCCESS);
+  CHECK(nvrtcCompileProgram(program, 2, options) == NVRTC_SUCCESS);
+  CHECK(nvrtcGetCUBINSize(program, &bytes) == NVRTC_SUCCESS);
+  image.resize(bytes);
+  CHECK(nvrtcGetCUBIN(program, image.data()) == NVRTC_SUCCESS);
+  CHECK(nvrtcDestroyProgram(&program) == NVRTC_SUCCESS);
+  DRIVER_OK(cuModuleLoadData(&module, image.data()));
+  DRIVER_OK(cuModuleGetFunction(&function, module, "f"));
+  void *only[] = {&out.data};
+  DRIVER_OK(cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, nullptr, only,
+                           nullptr));
+  CHECK(out.host()[0] == 2);
+  DRIVER_OK(cuModuleUnload(module));
+
   CHECK(nvrtcCreateProgram(&program, "#include <math.h>\n", "m.cu", 0,
                            nullptr, nullptr) == NVRTC_SUCCESS);
   CHECK(nvrtcCompileProgram(program, 0, nullptr) == NVRTC_ERROR_COMPILATION);

@@ -10,7 +10,9 @@
    contraction.
 
    Not there: inline PTX, cooperative groups, asynchronous copies, textures,
-   clusters, warp matrices other than bf16 16x16x16 (wmma.h). */
+   clusters, wmma. A kernel that has them says them in functions of its own,
+   with a second body for RP_EMULATED: lanes that work together meet in
+   rp_emulated_meet. */
 #ifndef RP_EMULATED_H
 #define RP_EMULATED_H
 

@@ -4,7 +4,9 @@
    As with NVRTC nothing of the host's headers is there: an #include is of a
    header that was given to nvrtcCreateProgram or lies in a directory that an
    option names. Names that emulated.h brings along (int64_t, sqrt of std) are
-   there all the same: compile with the real library too. */
+   there all the same: compile with the real library too. Of cuda_bf16.h the
+   toolkit's is taken, whatever was given: a substitute has a device's
+   instructions in it. */
 #include <set>
 
 #include <dlfcn.h>
@@ -73,6 +75,8 @@ std::vector<std::string> kernels_of(const std::string &commented) {
   }
   return names;
 }
+
+bool is_ours(const std::string &header) { return header == "cuda_bf16.h"; }
 
 bool write_file(const std::string &path, const std::string &text) {
   FILE *f = fopen(path.c_str(), "wb");
@@ -227,7 +231,8 @@ nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int n,
             each + ", p, bound); }\n";
   bool wrote = write_file(source, text);
   for (const auto &header : program->headers)
-    wrote = wrote && write_file(directory + "/" + header.first, header.second);
+    wrote = wrote && (is_ours(header.first) ||
+                      write_file(directory + "/" + header.first, header.second));
   Dl_info own;
   if (!dladdr(reinterpret_cast<void *>(&rp_emulated_launch), &own)) abort();
   std::string command = RP_EMULATED_COMPILER " " RP_EMULATED_FLAGS;
