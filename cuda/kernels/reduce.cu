@@ -10,12 +10,14 @@
 namespace rp {
 namespace {
 
-/* ---- folds ------------------------------------------------------------------- */
-/* step takes one more element, join two results. `shift` is what an earlier
-   fold of the same elements gave. */
+/* ---- folds --------------------------------------------------------------- */
+/* step takes one more element, the operator joins two results; a join_fold's
+   step is that operator. `shift` is what an earlier fold of the same elements
+   gave. */
 
 template <typename A> struct fold_sum {
   typedef A type;
+  typedef fold_sum join_fold;
   static __device__ __forceinline__ A start() { return 0; }
   static __device__ __forceinline__ A step(A a, A x, A) { return a + x; }
   __device__ __forceinline__ A operator()(A a, A b) const { return a + b; }
@@ -40,6 +42,7 @@ template <typename A> struct fold_exp : fold_sum<A> {
 /* NaN wins, here and below. */
 template <typename A> struct fold_top {
   typedef A type;
+  typedef fold_top join_fold;
   static __device__ __forceinline__ A start() {
     if constexpr (std::is_floating_point<A>::value) return (A)-INFINITY;
     else return INT64_MIN;
@@ -54,6 +57,7 @@ template <typename A> struct fold_top {
 
 template <typename A> struct fold_bottom {
   typedef A type;
+  typedef fold_bottom join_fold;
   static __device__ __forceinline__ A start() {
     if constexpr (std::is_floating_point<A>::value) return (A)INFINITY;
     else return INT64_MAX;
@@ -65,12 +69,6 @@ template <typename A> struct fold_bottom {
   __device__ __forceinline__ A operator()(A a, A b) const {
     return join(a, b);
   }
-};
-
-/* Of an F's parts. */
-template <typename F> struct fold_again : F {
-  typedef typename F::type A;
-  static __device__ __forceinline__ A step(A a, A x, A) { return F()(a, x); }
 };
 
 /* What a fold leaves is turned into the value. */
@@ -94,7 +92,7 @@ struct ending {
   }
 };
 
-/* ---- rows -------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------- */
 
 enum reading {
   WHOLE,  /* a row is one stretch of x */
@@ -217,7 +215,7 @@ __global__ void fold_rows_twice(const T *x, typename F::type *y, row_layout l,
   }
 }
 
-/* ---- columns ------------------------------------------------------------------ */
+/* ---- columns ------------------------------------------------------------- */
 
 /* x is `outer` times rows of `run` neighbouring columns. */
 struct column_layout {
@@ -227,34 +225,45 @@ struct column_layout {
   bool aligned;
 };
 
-/* Rows first, first + step, ... of V columns; four are read ahead. */
+template <typename T, int V>
+__device__ __forceinline__ void read_columns(const T *from, bool aligned,
+                                             T (&to)[V]) {
+  if constexpr (V == 1) to[0] = *from;
+  else read_unit(from, aligned, to);
+}
+
+template <typename F, typename T, int V>
+__device__ __forceinline__ void step_columns(
+    const T (&raw)[V], const typename F::type (&shift)[V],
+    typename F::type (&to)[V]) {
+  for (int j = 0; j < V; j++)
+    to[j] = F::step(to[j], (typename F::type)widen<T>(raw[j]), shift[j]);
+}
+
+/* Rows first, first + step, ... of V columns; four are read ahead where they
+   lie one stride apart. */
 template <typename T, typename F, int V>
 __device__ __forceinline__ void fold_down(const T *x, const column_layout &l,
                                           int64_t first, int64_t last,
                                           int64_t step,
                                           const typename F::type (&shift)[V],
                                           typename F::type (&to)[V]) {
-  typedef typename F::type A;
-  const auto read = [&](int64_t r, T(&raw)[V]) {
-    int64_t offset[1];
-    l.reduced.at(r, offset);
-    if constexpr (V == 1) raw[0] = x[offset[0]];
-    else read_unit(x + offset[0], l.aligned, raw);
-  };
-  const auto take = [&](const T(&raw)[V]) {
-    for (int j = 0; j < V; j++)
-      to[j] = F::step(to[j], (A)widen<T>(raw[j]), shift[j]);
-  };
   int64_t r = first;
-  for (; r + 3 * step < last; r += 4 * step) {
-    T raw[4][V];
-    for (int k = 0; k < 4; k++) read(r + k * step, raw[k]);
-    for (int k = 0; k < 4; k++) take(raw[k]);
+  if (l.reduced.rank == 1) {
+    const int64_t stride = l.reduced.strides[0][0];
+    for (; r + 3 * step < last; r += 4 * step) {
+      T raw[4][V];
+      for (int k = 0; k < 4; k++)
+        read_columns<T, V>(x + (r + k * step) * stride, l.aligned, raw[k]);
+      for (int k = 0; k < 4; k++) step_columns<F, T, V>(raw[k], shift, to);
+    }
   }
   for (; r < last; r += step) {
+    int64_t offset[1];
     T raw[V];
-    read(r, raw);
-    take(raw);
+    l.reduced.at(r, offset);
+    read_columns<T, V>(x + offset[0], l.aligned, raw);
+    step_columns<F, T, V>(raw, shift, to);
   }
 }
 
@@ -323,7 +332,7 @@ __global__ void fold_each_column(const T *x, Y *y, column_layout l, ending e,
   }
 }
 
-/* ---- layouts ------------------------------------------------------------------ */
+/* ---- layouts ------------------------------------------------------------- */
 
 enum {
   BLOCKS = 1024,       /* enough for any device */
@@ -420,7 +429,7 @@ template <typename T> layout layout_of(const rp_array *x, uint32_t set) {
   return l;
 }
 
-/* ---- launching ---------------------------------------------------------------- */
+/* ---- launching ----------------------------------------------------------- */
 
 template <typename T, typename Y, typename F>
 rp_status launch_columns(const rp_kernel_args *args, const char *name,
@@ -483,13 +492,13 @@ rp_status fold(const rp_kernel_args *args, const char *name, const layout &l,
   if (join.by_rows) {
     join.rows.parts = 1;
     join.rows.chunk = join.rows.length;
-    return launch_rows<A, Y, fold_again<F>>(args, name, partials, y, join.rows,
-                                            e, shifts);
+    return launch_rows<A, Y, typename F::join_fold>(args, name, partials, y,
+                                                    join.rows, e, shifts);
   }
   join.columns.parts = 1;
   join.columns.chunk = join.columns.rows;
-  return launch_columns<A, Y, fold_again<F>>(args, name, partials, y,
-                                             join.columns, e, shifts);
+  return launch_columns<A, Y, typename F::join_fold>(
+      args, name, partials, y, join.columns, e, shifts);
 }
 
 int64_t bytes_256(int64_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -525,7 +534,7 @@ rp_status fold_twice(const rp_kernel_args *args, const char *name,
   return fold<T, A, G>(args, name, l, x, y, second, partials, shifts);
 }
 
-/* ---- ops ---------------------------------------------------------------------- */
+/* ---- ops ----------------------------------------------------------------- */
 
 /* The dims among the attributes from `first` on; all when there is none. */
 uint32_t set_of(const rp_kernel_args *args, int first) {
