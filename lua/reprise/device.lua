@@ -40,14 +40,21 @@ function device.name(slot)
   return ffi.string(C.rp_device_name(ctx, slot or -1))
 end
 
+local function restored(before, ok, ...)
+  C.rp_device_default(ctx, before)
+  if not ok then failure.again((...)) end
+  return ...
+end
+
+--- fn(...), where new leaves and recipes without inputs lie where x does.
+---@param x reprise.Tensor
+function device.beside(x, fn, ...)
+  return restored(C.rp_device_default(ctx, C.rp_tensor_device(x.ptr)), pcall(fn, ...))
+end
+
 --- fn whose last argument may be options with a `device`: what it makes lies
 -- there.
 function device.aware(where, fn)
-  local function restored(before, ok, ...)
-    C.rp_device_default(ctx, before)
-    if not ok then failure.again((...)) end
-    return ...
-  end
   return function(...)
     local n = select('#', ...)
     local options = n > 0 and select(n, ...)
