@@ -1,6 +1,8 @@
 /* The device itself: what it says of itself, its errors, its launches. */
 #include <map>
 
+#include <unistd.h>
+
 #include "queue.h"
 
 using namespace emulated;
@@ -113,7 +115,11 @@ namespace emulated {
 
 cudaError_t fail(cudaError_t error) { return last_error = error; }
 int current_device() { return current; }
-cudaError_t lost() { return lost_to; }
+/* A process that was forked from one that used the device cannot. */
+cudaError_t lost() {
+  static const pid_t user = getpid();
+  return getpid() == user ? lost_to : cudaErrorInitializationError;
+}
 cudaError_t lose(cudaError_t error, const std::string &text) {
   if (lost_to == cudaSuccess) {
     lost_to = last_error = error;
