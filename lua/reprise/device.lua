@@ -28,6 +28,20 @@ function device.slot(name, where)
   return slot
 end
 
+--- Whether another device than the CPU was taken into use.
+---@return boolean
+function device.is_any_open()
+  for name in pairs(slots) do
+    if name ~= 'cpu' then return true end
+  end
+  return false
+end
+
+--- Waits until everything has run, wherever.
+function device.wait()
+  for _, slot in pairs(slots) do failure.check(C.rp_synchronize(ctx, slot)) end
+end
+
 --- Whether the text has the form of a device's name.
 function device.is_name(text)
   return type(text) == 'string' and (text:match '^cpu$' or text:match '^cuda') and true or

@@ -141,6 +141,23 @@ describe('a device behind the host', function()
     assert.same({0, 0, 0, 0}, w:totable())
   end)
 
+  it('compares strategies in the process that has it: no child could use it', function()
+    local comparison = rp.compare(function()
+      rp.set_default_device 'cuda'
+      local net = nn.Layers(3, function()
+        return nn.Sequential {nn.Linear(6, 6), nn.Dropout(0.2), nn.GELU()}
+      end)
+      local x = rp.randn(4, 6):run()
+      return function() return net(x):pow(2):sum() end, optim.SGD(net:parameters(), {lr = 0.1})
+    end, {'none', 'every=1'}, {steps = 3})
+    for _, row in ipairs(comparison.rows) do
+      assert.is_nil(row.error)
+      assert.is_nil(row.resident_bytes)
+    end
+    assert.is_true(comparison.same_bits)
+    assert.is_true(comparison:as_promised())
+  end)
+
   it('is where gradients and likenesses of its tensors lie, whatever the default', function()
     rp.set_default_device 'cpu'
     local w = nn.Parameter(rp.tensor({1, 2, 3}, {device = 'cuda'}))
