@@ -192,7 +192,8 @@ static rp_status open_device(rp_device *device) {
     device->records = !d->check;
     status = open_streams(ctx, d);
   }
-  const int64_t most = (int64_t)p.totalGlobalMem;
+  /* Addresses cost nothing, and what is free in between has them, too. */
+  const int64_t most = 4 * (int64_t)p.totalGlobalMem;
   if (status == RP_OK) status = rp_cuda_memory_open(ctx, d);
   if (status == RP_OK) status = rp_cuda_delivery_open(ctx, d);
   if (status == RP_OK) status = rp_cuda_heap_open(&d->heap, ctx, d, most);

@@ -176,6 +176,29 @@ describe('a device behind the host', function()
     assert.equal('cpu', rp.get_default_device())
   end)
 
+  it('gives memory that lies free between leaves to whoever needs it', function()
+    local mega = 2^20
+    local kept, freed = {}, {}
+    for i = 1, 6 do -- 16 MiB and a bit, in turn
+      freed[i] = rp.randn(4 * mega):run()
+      kept[i] = rp.full({1000}, i):exp():run()
+    end
+    local before = kept[3]:bytes()
+    freed = nil
+    collectgarbage()
+    collectgarbage()
+    hooks.rp_emulated_limit(hooks.rp_emulated_used() + 8 * mega)
+    -- An arena, then a leaf, that the device has no more memory for.
+    local ok, reason = pcall(function()
+      local x = rp.randn(6 * mega)
+      assert.truthy((x * 2):tanh():sum():item() ~= nil)
+      rp.randn(4 * mega):run()
+    end)
+    hooks.rp_emulated_limit(16 * 2^30)
+    assert.truthy(ok, reason)
+    assert.equal(before, kept[3]:bytes())
+  end)
+
   it('says an error, and goes on saying it, once it is lost', function()
     local w = nn.Parameter(rp.ones(4))
     local opt = optim.SGD({w}, {lr = 0.25})
