@@ -322,6 +322,13 @@ static void note_use(const rp_execution *e) {
 rp_status rp_launch(rp_execution *e) {
   struct rp_run_data *run = e->plan->run;
   rp_device *device = e->plan->device;
+  /* Effects write nothing once a fault is noted: none may be left from a
+     program that nobody waited for. */
+  rp_fault fault;
+  if (device->backend->take_fault && device->backend->take_fault(device, &fault))
+    return rp_fail(e->ctx, RP_VALUE, "[run] a program before this one met index "
+                   "%lld, valid 0..%lld, and wrote nothing from there on",
+                   (long long)fault.found, (long long)fault.limit - 1);
   point_arrays(e);
   rp_status status = rp_bound_write(&run->bound, e->plan, &e->set.bindings);
   if (status != RP_OK) return status;
