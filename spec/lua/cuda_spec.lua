@@ -238,6 +238,13 @@ describe('a program on cuda', function()
         '[embedding]', '7', 'valid 0..4')
       assert.equal(before, table_:bytes())
       assert.same({2}, rp.embedding(table_, rp.tensor({1, 4}, {dtype = 'i64'})):sum(2).shape)
+      -- One that was computed before, and is held there.
+      local held = (rp.tensor({1, 3}, {dtype = 'i64'}) + 1):run()
+      assert.same(table_[3]:totable(), rp.embedding(table_, held)[1]:totable())
+      held = (rp.tensor({1, 6}, {dtype = 'i64'}) + 1):run()
+      fails(function() opt:minimize(rp.embedding(table_, held):sum()) end,
+        '[embedding]', 'index 7', 'valid 0..4')
+      assert.equal(before, table_:bytes())
     end)
   end)
 
