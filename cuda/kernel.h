@@ -18,7 +18,6 @@
 #ifndef RP_CUDA_KERNEL_H
 #define RP_CUDA_KERNEL_H
 
-#include <tuple>
 #include <utility>
 
 #include "device.h"
@@ -40,6 +39,17 @@ namespace rp {
 
 enum { WARP = 32, BLOCK = 256 };
 
+#ifndef RP_EMULATED
+/* P are the kernel's own parameters. */
+template <typename... P>
+cudaError_t launch_with(void (*kernel)(P...), dim3 grid, dim3 block,
+                        size_t shared, cudaStream_t stream, P... values) {
+  void *pointers[] = {(void *)&values..., nullptr};
+  return cudaLaunchKernel((const void *)kernel, grid, block, pointers, shared,
+                          stream);
+}
+#endif
+
 /* Launches kernel on the device's queue. `name` is the op's, for messages. */
 template <typename... P, typename... A>
 rp_status launch(const rp_kernel_args *args, const char *name,
@@ -57,12 +67,8 @@ rp_status launch(const rp_kernel_args *args, const char *name,
         (int)shared);
     if (error != cudaSuccess) return rp_cuda_launched(args, name, error);
   }
-  std::tuple<P...> converted(static_cast<P>(values)...);
-  return std::apply([&](auto &...each) {
-    void *pointers[] = {(void *)&each..., nullptr};
-    return rp_cuda_launched(args, name, cudaLaunchKernel(
-        (const void *)kernel, grid, block, pointers, shared, stream));
-  }, converted);
+  return rp_cuda_launched(args, name, launch_with<P...>(
+      kernel, grid, block, shared, stream, static_cast<P>(values)...));
 #endif
 }
 
@@ -73,8 +79,10 @@ static inline dim3 grid_for(int64_t count) {
   return dim3((unsigned)(blocks < 65535 * 16 ? blocks : 65535 * 16));
 }
 
-/* for each element i of this thread */
+/* for each element i of this thread: one, but in the largest arrays, so
+   nothing is gained by copies of the body. */
 #define RP_EACH(i, count)                                                    \
+  _Pragma("unroll 1")                                                        \
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;           \
        i < (count); i += (int64_t)gridDim.x * blockDim.x)
 
@@ -112,6 +120,8 @@ template <int N> struct walk {
       return;
     }
     for (int k = 0; k < N; k++) offsets[k] = 0;
+    /* Unrolled, its divisions would be most of what nvcc compiles. */
+#pragma unroll 1
     for (int d = 0; d < rank; d++) {
       int64_t index = i;
       if (d + 1 < rank) {

@@ -236,13 +236,13 @@ template <typename T>
 rp_status run_own(const rp_kernel_args *args, const attention_problem &p,
                   bool forward) {
   const int64_t width = p.depth > p.value_depth ? p.depth : p.value_depth;
-  if (std::is_same<T, bf16>::value) {
+  if constexpr (std::is_same<T, bf16>::value) {
     if (width <= 32) return run_matrix<32>(args, p, forward);
     if (width <= 64) return run_matrix<64>(args, p, forward);
     if (width <= 128) return run_matrix<128>(args, p, forward);
-  }
-  if (width <= TILE || sizeof(T) == 8)
+  } else if (width <= TILE || sizeof(T) == 8) {
     return run_plain<T, 1>(args, p, forward);
+  }
   return run_plain<T, sizeof(T) == 8 ? 1 : 2>(args, p, forward);
 }
 

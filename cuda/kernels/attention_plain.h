@@ -22,9 +22,13 @@ __device__ __forceinline__ double fused(double a, double b, double c) {
   return __fma_rn(a, b, c);
 }
 __device__ __forceinline__ float exponential(float x) { return expf(x); }
-__device__ __forceinline__ double exponential(double x) { return exp(x); }
+__device__ __forceinline__ double exponential(double x) {
+  return scalar::exp(x);
+}
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
-__device__ __forceinline__ double logarithm(double x) { return log(x); }
+__device__ __forceinline__ double logarithm(double x) {
+  return scalar::log(x);
+}
 
 template <typename N> struct alignas(16) four {
   N at[4];

@@ -27,12 +27,11 @@ template <typename T> rp_status choose(const rp_kernel_args *args) {
   return map<T, uint8_t, T, T>(args, where_function::name,
                                where_function(args), in);
 }
-/* Its row is known by the condition's dtype. */
+/* Its row is known by the condition's dtype. f64 is moved as i64. */
 rp_status where(const rp_kernel_args *args) {
   switch (args->out[0].type.dtype) {
-    case RP_F64: return choose<double>(args);
+    case RP_F64: case RP_I64: return choose<int64_t>(args);
     case RP_I32: return choose<int32_t>(args);
-    case RP_I64: return choose<int64_t>(args);
     case RP_BOOL: return choose<uint8_t>(args);
     default: return choose<either>(args);
   }
@@ -48,7 +47,7 @@ template <typename T> rp_status fill(const rp_kernel_args *args) {
 
 #define RP_RELATION(op)                                                      \
   RP_FLOATS(relation, op), RP_INTEGERS(relation, op),                        \
-      row(#op, RP_BOOL, relation<op##_function, uint8_t>)
+      row(#op, RP_BOOL, relation<op##_function, integer>)
 
 RP_ROWS(compare,
         RP_RELATION(eq), RP_RELATION(ne), RP_RELATION(lt), RP_RELATION(le),
@@ -59,7 +58,7 @@ RP_ROWS(compare,
         row("where", RP_BOOL, where),
         row("masked_fill", RP_F32, fill<either>),
         row("masked_fill", RP_BF16, fill<either>),
-        row("masked_fill", RP_F64, fill<double>),
+        row("masked_fill", RP_F64, fill<int64_t>),
         row("masked_fill", RP_I32, fill<int32_t>),
         row("masked_fill", RP_I64, fill<int64_t>),
         row("masked_fill", RP_BOOL, fill<uint8_t>));

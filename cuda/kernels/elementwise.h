@@ -6,7 +6,9 @@
 
    Two kernels: map_packs moves 16 bytes an access, where every input's
    innermost stride is 1 (and its rows aligned) or 0; map_each takes the rest,
-   an element a thread. Both call f on the same values. */
+   an element a thread. Both call f on the same values. What is no f32 or bf16
+   is for map_each alone, and i32 and i64 share a kernel: each one costs
+   seconds of nvcc for every op. */
 #ifndef RP_CUDA_ELEMENTWISE_H
 #define RP_CUDA_ELEMENTWISE_H
 
@@ -20,13 +22,19 @@ namespace rp {
 struct either {};
 template <> struct arithmetic<either> { typedef float type; };
 
+/* i32, i64 or, where it is read, bool, known at run time, computed in i64: the
+   low bits of a wrapping sum, difference or product are those of the narrow
+   one. */
+struct integer {};
+template <> struct arithmetic<integer> { typedef int64_t type; };
+
 /* What `either` is once it is known. */
 template <typename X, typename T>
 using known = std::conditional_t<std::is_same<X, either>::value, T, X>;
 
 struct source {
   const void *data;
-  int is_bf16;
+  int dtype;
 };
 template <int N> struct sources {
   source of[N];
@@ -35,8 +43,12 @@ template <int N> struct sources {
 template <typename T>
 __device__ __forceinline__ wide<T> read(const source &from, int64_t i) {
   if constexpr (std::is_same<wide<T>, float>::value)
-    return from.is_bf16 ? widen(((const bf16 *)from.data)[i])
-                        : ((const float *)from.data)[i];
+    return from.dtype == RP_BF16 ? widen(((const bf16 *)from.data)[i])
+                                 : ((const float *)from.data)[i];
+  else if constexpr (std::is_same<T, integer>::value)
+    return from.dtype == RP_I64   ? ((const int64_t *)from.data)[i]
+           : from.dtype == RP_I32 ? ((const int32_t *)from.data)[i]
+                                  : ((const uint8_t *)from.data)[i];
   else
     return ((const T *)from.data)[i];
 }
@@ -72,13 +84,10 @@ __device__ __forceinline__ void apply(const F &f, Out *to, const X &...x) {
 template <int V, typename Out, typename... In, typename F, size_t... K>
 __device__ __forceinline__ void map_some(const F &f, Out *out,
                                          const sources<sizeof...(In)> &in,
-                                         const walk<sizeof...(In)> &w,
-                                         unsigned fixed, int64_t i,
+                                         const int64_t (&at)[sizeof...(In)],
+                                         unsigned fixed,
                                          std::index_sequence<K...>) {
-  int64_t at[sizeof...(In)];
-  w.at(i, at);
-  apply<Out, V>(f, out + i,
-                load<In, V>(in.of[K], at[K], fixed >> K & 1)...);
+  apply<Out, V>(f, out, load<In, V>(in.of[K], at[K], fixed >> K & 1)...);
 }
 
 template <int V, typename F, typename Out, typename... In>
@@ -87,10 +96,17 @@ map_packs(F f, Out *out, sources<sizeof...(In)> in, walk<sizeof...(In)> w,
           unsigned fixed) {
   const auto all = std::make_index_sequence<sizeof...(In)>();
   const int64_t packs = w.count / V;
-  RP_EACH(p, packs)
-    map_some<V, Out, In...>(f, out, in, w, fixed, p * V, all);
-  RP_EACH(rest, w.count - packs * V)
-    map_some<1, Out, In...>(f, out, in, w, fixed, packs * V + rest, all);
+  int64_t at[sizeof...(In)];
+  RP_EACH(p, packs) {
+    w.at(p * V, at);
+    map_some<V, Out, In...>(f, out + p * V, in, at, fixed, all);
+  }
+  /* Nothing is left but of one row. */
+  RP_EACH(rest, w.count - packs * V) {
+    const int64_t i = packs * V + rest;
+    for (int k = 0; k < (int)sizeof...(In); k++) at[k] = fixed >> k & 1 ? 0 : i;
+    map_some<1, Out, In...>(f, out + i, in, at, fixed, all);
+  }
 }
 
 template <typename Out, typename... In, typename F, size_t... K>
@@ -102,7 +118,7 @@ __device__ __forceinline__ wide<Out> value_of(
 
 template <typename F, typename Out, typename... In>
 __global__ void __launch_bounds__(BLOCK)
-map_each(F f, void *out, int out_is_bf16, sources<sizeof...(In)> in,
+map_each(F f, void *out, int dtype, sources<sizeof...(In)> in,
          walk<sizeof...(In)> w) {
   RP_EACH(i, w.count) {
     int64_t at[sizeof...(In)];
@@ -110,8 +126,11 @@ map_each(F f, void *out, int out_is_bf16, sources<sizeof...(In)> in,
     const wide<Out> y = value_of<Out, In...>(
         f, in, at, std::make_index_sequence<sizeof...(In)>());
     if constexpr (std::is_same<Out, either>::value) {
-      if (out_is_bf16) ((bf16 *)out)[i] = narrow<bf16>(y);
+      if (dtype == RP_BF16) ((bf16 *)out)[i] = narrow<bf16>(y);
       else ((float *)out)[i] = y;
+    } else if constexpr (std::is_same<Out, integer>::value) {
+      if (dtype == RP_I32) ((int32_t *)out)[i] = (int32_t)y;
+      else ((int64_t *)out)[i] = y;
     } else {
       ((Out *)out)[i] = y;
     }
@@ -180,6 +199,18 @@ bool all_are(rp_dtype dtype, const rp_kernel_args *args,
   return true;
 }
 
+/* Whether there is a map_packs: some f32 or bf16, and else bools. */
+template <typename... T> constexpr bool has_packs() {
+  const bool floats[] = {std::is_same<wide<T>, float>::value...};
+  const bool bools[] = {std::is_same<T, uint8_t>::value...};
+  bool some = false, all = true;
+  for (size_t k = 0; k < sizeof...(T); k++) {
+    some = some || floats[k];
+    all = all && (floats[k] || bools[k]);
+  }
+  return some && all;
+}
+
 /* out = f(in...), dtypes Out and In. */
 template <typename Out, typename... In, typename F>
 rp_status map(const rp_kernel_args *args, const char *name, const F &f,
@@ -190,9 +221,11 @@ rp_status map(const rp_kernel_args *args, const char *name, const F &f,
   if (w.count == 0) return RP_OK;
   sources<N> from;
   for (int k = 0; k < N; k++)
-    from.of[k] = source{in[k]->data, in[k]->type.dtype == RP_BF16};
+    from.of[k] = source{in[k]->data, in[k]->type.dtype};
   rp_status status;
-  if constexpr ((std::is_same<In, either>::value || ...)) {
+  if constexpr (!has_packs<Out, In...>()) {
+    (void)status;
+  } else if constexpr ((std::is_same<In, either>::value || ...)) {
     if (all_are<Out, In...>(RP_F32, args, in, w) &&
         map_in_packs<known<Out, float>, known<In, float>...>(
             args, name, f, in, from, w, &status))
@@ -205,7 +238,7 @@ rp_status map(const rp_kernel_args *args, const char *name, const F &f,
     return status;
   }
   return launch(args, name, map_each<F, Out, In...>, grid_for(w.count), BLOCK,
-                0, f, out->data, (int)(out->type.dtype == RP_BF16), from, w);
+                0, f, out->data, out->type.dtype, from, w);
 }
 
 /* ---- rows ---------------------------------------------------------------- */
@@ -237,8 +270,8 @@ rp_status binary(const rp_kernel_args *args) {
       row(#op, RP_BF16, arity<op##_function, either>),                       \
       row(#op, RP_F64, arity<op##_function, double>)
 #define RP_INTEGERS(arity, op)                                               \
-  row(#op, RP_I32, arity<op##_function, int32_t>),                           \
-      row(#op, RP_I64, arity<op##_function, int64_t>)
+  row(#op, RP_I32, arity<op##_function, integer>),                           \
+      row(#op, RP_I64, arity<op##_function, integer>)
 
 } // namespace rp
 

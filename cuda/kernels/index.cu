@@ -140,7 +140,7 @@ __global__ void find_starts(const uint32_t *keys, int64_t n, uint32_t *starts,
   }
 }
 
-/* V neighbours: 1 or a unit of 16 bytes. */
+/* V neighbours: 1 or, of f32, a unit of 16 bytes. */
 template <typename T, int V> struct neighbours {
   T at[V];
   __device__ __forceinline__ void read(const T *from) {
@@ -323,9 +323,10 @@ rp_status add_at(const rp_kernel_args *args, const shape &s, int dy) {
                     m.rows);
   if (status != RP_OK) return status;
   a.s = m.s;
-  if (m.s.e.inner % UNIT<T> == 0 && is_aligned(a.dx) && is_aligned(a.dy) &&
-      is_aligned(a.dw))
-    return add_sorted<T, UNIT<T>>(args, a, m, sorted);
+  if constexpr (sizeof(T) == 4)
+    if (m.s.e.inner % UNIT<T> == 0 && is_aligned(a.dx) && is_aligned(a.dy) &&
+        is_aligned(a.dw))
+      return add_sorted<T, UNIT<T>>(args, a, m, sorted);
   return add_sorted<T, 1>(args, a, m, sorted);
 }
 

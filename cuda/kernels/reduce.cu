@@ -10,14 +10,13 @@
 namespace rp {
 namespace {
 
-/* ---- folds --------------------------------------------------------------- */
-/* step takes one more element, the operator joins two results; a join_fold's
-   step is that operator. `shift` is what an earlier fold of the same elements
-   gave. */
+/* ---- folds ------------------------------------------------------------------- */
+/* step takes one more element, the operator joins two results; `again` folds
+   results. `shift` is what an earlier fold of the same elements gave. */
 
 template <typename A> struct fold_sum {
   typedef A type;
-  typedef fold_sum join_fold;
+  typedef fold_sum again;
   static __device__ __forceinline__ A start() { return 0; }
   static __device__ __forceinline__ A step(A a, A x, A) { return a + x; }
   __device__ __forceinline__ A operator()(A a, A b) const { return a + b; }
@@ -42,10 +41,10 @@ template <typename A> struct fold_exp : fold_sum<A> {
 /* NaN wins, here and below. */
 template <typename A> struct fold_top {
   typedef A type;
-  typedef fold_top join_fold;
+  typedef fold_top again;
   static __device__ __forceinline__ A start() {
     if constexpr (std::is_floating_point<A>::value) return (A)-INFINITY;
-    else return INT64_MIN;
+    else return scalar::traits<A>::least;
   }
   static __device__ __forceinline__ A step(A a, A x, A) {
     return max_of()(a, x);
@@ -57,10 +56,10 @@ template <typename A> struct fold_top {
 
 template <typename A> struct fold_bottom {
   typedef A type;
-  typedef fold_bottom join_fold;
+  typedef fold_bottom again;
   static __device__ __forceinline__ A start() {
     if constexpr (std::is_floating_point<A>::value) return (A)INFINITY;
-    else return INT64_MAX;
+    else return scalar::traits<A>::most;
   }
   static __device__ __forceinline__ A join(A a, A b) {
     return a < b || a != a ? a : b;
@@ -84,15 +83,23 @@ struct ending {
 
   template <typename A>
   __device__ __forceinline__ A of(A v, A shift) const {
-    if constexpr (std::is_floating_point<A>::value) {
-      if (how == DIVIDE) return v / (A)divisor;
-      if (how == LOG) return isfinite(shift) ? log_of(v) + shift : shift;
-    }
+    if constexpr (std::is_floating_point<A>::value)
+      if (how != AS_IS) return changed(v, shift);
     return v;
+  }
+  /* Called once an output, so not inlined. */
+  template <typename A> RP_CALLED A changed(A v, A shift) const {
+    if (how == DIVIDE) return v / (A)divisor;
+    return isfinite(shift) ? log_of(v) + shift : shift;
   }
 };
 
-/* ---- rows ---------------------------------------------------------------- */
+/* Elements that are read in units, and ahead: f32 and bf16. Other dtypes do
+   with a plain loop, which compiles in a fraction of the time. */
+template <typename T>
+constexpr bool is_fast = std::is_same<wide<T>, float>::value;
+
+/* ---- rows -------------------------------------------------------------------- */
 
 enum reading {
   WHOLE,  /* a row is one stretch of x */
@@ -124,12 +131,15 @@ __device__ __forceinline__ void fold_units(const T *x, bool aligned, int64_t n,
                                            typename F::type shift,
                                            typename F::type (&to)[UNIT<T>]) {
   int64_t u = lane;
-  for (; u + 3 * size < n; u += 4 * size) {
-    T raw[4][UNIT<T>];
-    for (int k = 0; k < 4; k++)
-      read_unit(x + (u + k * size) * UNIT<T>, aligned, raw[k]);
-    for (int k = 0; k < 4; k++) step_unit<F, T>(raw[k], shift, to);
+  if constexpr (is_fast<T>) {
+    for (; u + 3 * size < n; u += 4 * size) {
+      T raw[4][UNIT<T>];
+      for (int k = 0; k < 4; k++)
+        read_unit(x + (u + k * size) * UNIT<T>, aligned, raw[k]);
+      for (int k = 0; k < 4; k++) step_unit<F, T>(raw[k], shift, to);
+    }
   }
+#pragma unroll 1
   for (; u < n; u += size) {
     T raw[UNIT<T>];
     read_unit(x + u * UNIT<T>, aligned, raw);
@@ -152,15 +162,18 @@ __device__ typename F::type fold_part(const T *x, const row_layout &l,
     int64_t head = (first + UNIT<T> - 1) / UNIT<T> * UNIT<T>;
     if (head > last) head = last;
     const int64_t units = (last - head) / UNIT<T>;
+#pragma unroll 1
     for (int64_t i = first + lane; i < head; i += size)
       total[0] = F::step(total[0], (A)widen<T>(x[i]), shift);
     fold_units<F, T>(x + head, l.aligned, units, lane, size, shift, total);
+#pragma unroll 1
     for (int64_t i = head + units * UNIT<T> + lane; i < last; i += size)
       total[0] = F::step(total[0], (A)widen<T>(x[i]), shift);
   } else {
     int64_t base[1], offset[1];
     l.kept.at(k, base);
     if (l.how == UNITS) {
+#pragma unroll 1
       for (int64_t u = first / UNIT<T> + lane; u < last / UNIT<T>; u += size) {
         T raw[UNIT<T>];
         l.reduced.at(u, offset);
@@ -168,6 +181,7 @@ __device__ typename F::type fold_part(const T *x, const row_layout &l,
         step_unit<F, T>(raw, shift, total);
       }
     } else {
+#pragma unroll 1
       for (int64_t i = first + lane; i < last; i += size) {
         l.reduced.at(i, offset);
         total[0] =
@@ -186,6 +200,7 @@ __global__ void fold_rows(const T *x, Y *y, row_layout l, ending e,
                           const typename F::type *shifts) {
   typedef typename F::type A;
   __shared__ A scratch[WARP];
+#pragma unroll 1
   for (int64_t i = l.by.first(); i < l.rows * l.parts; i += l.by.step()) {
     int64_t k = i;
     const int64_t first =
@@ -206,6 +221,7 @@ __global__ void fold_rows_twice(const T *x, typename F::type *y, row_layout l,
                                 ending first, ending second) {
   typedef typename F::type A;
   __shared__ A scratch[WARP];
+#pragma unroll 1
   for (int64_t k = l.by.first(); k < l.rows; k += l.by.step()) {
     A shift = fold_part<F, T>(x, l, k, 0, l.length, 0);
     shift = first.of(l.by.reduce(shift, F::start(), scratch, F()), A(0));
@@ -215,7 +231,7 @@ __global__ void fold_rows_twice(const T *x, typename F::type *y, row_layout l,
   }
 }
 
-/* ---- columns ------------------------------------------------------------- */
+/* ---- columns ------------------------------------------------------------------ */
 
 /* x is `outer` times rows of `run` neighbouring columns. */
 struct column_layout {
@@ -225,45 +241,37 @@ struct column_layout {
   bool aligned;
 };
 
-template <typename T, int V>
-__device__ __forceinline__ void read_columns(const T *from, bool aligned,
-                                             T (&to)[V]) {
-  if constexpr (V == 1) to[0] = *from;
-  else read_unit(from, aligned, to);
-}
-
-template <typename F, typename T, int V>
-__device__ __forceinline__ void step_columns(
-    const T (&raw)[V], const typename F::type (&shift)[V],
-    typename F::type (&to)[V]) {
-  for (int j = 0; j < V; j++)
-    to[j] = F::step(to[j], (typename F::type)widen<T>(raw[j]), shift[j]);
-}
-
-/* Rows first, first + step, ... of V columns; four are read ahead where they
-   lie one stride apart. */
+/* Rows first, first + step, ... of V columns; four are read ahead. */
 template <typename T, typename F, int V>
 __device__ __forceinline__ void fold_down(const T *x, const column_layout &l,
                                           int64_t first, int64_t last,
                                           int64_t step,
                                           const typename F::type (&shift)[V],
                                           typename F::type (&to)[V]) {
+  typedef typename F::type A;
+  const auto read = [&](int64_t r, T(&raw)[V]) {
+    int64_t offset[1];
+    l.reduced.at(r, offset);
+    if constexpr (V == 1) raw[0] = x[offset[0]];
+    else read_unit(x + offset[0], l.aligned, raw);
+  };
+  const auto take = [&](const T(&raw)[V]) {
+    for (int j = 0; j < V; j++)
+      to[j] = F::step(to[j], (A)widen<T>(raw[j]), shift[j]);
+  };
   int64_t r = first;
-  if (l.reduced.rank == 1) {
-    const int64_t stride = l.reduced.strides[0][0];
+  if constexpr (is_fast<T>) {
     for (; r + 3 * step < last; r += 4 * step) {
       T raw[4][V];
-      for (int k = 0; k < 4; k++)
-        read_columns<T, V>(x + (r + k * step) * stride, l.aligned, raw[k]);
-      for (int k = 0; k < 4; k++) step_columns<F, T, V>(raw[k], shift, to);
+      for (int k = 0; k < 4; k++) read(r + k * step, raw[k]);
+      for (int k = 0; k < 4; k++) take(raw[k]);
     }
   }
+#pragma unroll 1
   for (; r < last; r += step) {
-    int64_t offset[1];
     T raw[V];
-    l.reduced.at(r, offset);
-    read_columns<T, V>(x + offset[0], l.aligned, raw);
-    step_columns<F, T, V>(raw, shift, to);
+    read(r, raw);
+    take(raw);
   }
 }
 
@@ -275,6 +283,7 @@ __global__ void fold_columns(const T *x, Y *y, column_layout l, ending e,
   typedef typename F::type A;
   __shared__ A scratch[V][BLOCK];
   const int64_t down = BLOCK / l.across, here = threadIdx.x / l.across;
+#pragma unroll 1
   for (int64_t i = blockIdx.x; i < l.outer * l.parts * l.tiles;
        i += gridDim.x) {
     int64_t part, k;
@@ -296,6 +305,7 @@ __global__ void fold_columns(const T *x, Y *y, column_layout l, ending e,
                          shift, total);
     }
     for (int j = 0; j < V; j++) scratch[j][threadIdx.x] = total[j];
+#pragma unroll 1
     for (int64_t half = down / 2; half > 0; half /= 2) {
       __syncthreads();
       if (here < half)
@@ -323,6 +333,7 @@ __global__ void fold_each_column(const T *x, Y *y, column_layout l, ending e,
     const A shift = shifts ? shifts[i] : A(0);
     A total = F::start();
     l.kept.at(k, base);
+#pragma unroll 4
     for (int64_t r = 0; r < l.rows; r++) {
       l.reduced.at(r, offset);
       total = F::step(total, (A)widen<T>(x[base[0] + offset[0] + column]),
@@ -332,7 +343,7 @@ __global__ void fold_each_column(const T *x, Y *y, column_layout l, ending e,
   }
 }
 
-/* ---- layouts ------------------------------------------------------------- */
+/* ---- layouts ------------------------------------------------------------------ */
 
 enum {
   BLOCKS = 1024,       /* enough for any device */
@@ -420,7 +431,7 @@ template <typename T> layout layout_of(const rp_array *x, uint32_t set) {
   c->run = run;
   c->outer = run ? l.outputs / run : 0;
   c->rows = l.reduced;
-  const int64_t threads = run % unit == 0 ? run / unit : run;
+  const int64_t threads = is_fast<T> && run % unit == 0 ? run / unit : run;
   c->across = 1;
   while (c->across < WARP && c->across < threads) c->across *= 2;
   c->tiles = (threads + c->across - 1) / c->across;
@@ -429,22 +440,25 @@ template <typename T> layout layout_of(const rp_array *x, uint32_t set) {
   return l;
 }
 
-/* ---- launching ----------------------------------------------------------- */
+/* ---- launching ---------------------------------------------------------------- */
 
 template <typename T, typename Y, typename F>
 rp_status launch_columns(const rp_kernel_args *args, const char *name,
                          const T *x, Y *y, const column_layout &l, ending e,
                          const typename F::type *shifts) {
-  const int64_t outputs = l.outer * l.run;
   const int64_t blocks = l.outer * l.parts * l.tiles;
   const dim3 grid((unsigned)(blocks < 1 << 30 ? blocks : 1 << 30));
-  if (l.parts == 1 &&
-      (l.rows <= FEW_ROWS || (l.run < WARP && outputs >= BLOCKS * WARP)))
-    return launch(args, name, fold_each_column<T, Y, F>, grid_for(outputs),
-                  dim3(BLOCK), 0, x, y, l, e, shifts);
-  if (l.run % UNIT<T> == 0)
-    return launch(args, name, fold_columns<T, Y, F, UNIT<T>>, grid,
-                  dim3(BLOCK), 0, x, y, l, e, shifts);
+  if constexpr (is_fast<T>) {
+    if (l.parts == 1 &&
+        (l.rows <= FEW_ROWS ||
+         (l.run < WARP && l.outer * l.run >= BLOCKS * WARP)))
+      return launch(args, name, fold_each_column<T, Y, F>,
+                    grid_for(l.outer * l.run), dim3(BLOCK), 0, x, y, l, e,
+                    shifts);
+    if (l.run % UNIT<T> == 0)
+      return launch(args, name, fold_columns<T, Y, F, UNIT<T>>, grid,
+                    dim3(BLOCK), 0, x, y, l, e, shifts);
+  }
   return launch(args, name, fold_columns<T, Y, F, 1>, grid, dim3(BLOCK), 0, x,
                 y, l, e, shifts);
 }
@@ -492,13 +506,13 @@ rp_status fold(const rp_kernel_args *args, const char *name, const layout &l,
   if (join.by_rows) {
     join.rows.parts = 1;
     join.rows.chunk = join.rows.length;
-    return launch_rows<A, Y, typename F::join_fold>(args, name, partials, y,
-                                                    join.rows, e, shifts);
+    return launch_rows<A, Y, typename F::again>(args, name, partials, y,
+                                                join.rows, e, shifts);
   }
   join.columns.parts = 1;
   join.columns.chunk = join.columns.rows;
-  return launch_columns<A, Y, typename F::join_fold>(
-      args, name, partials, y, join.columns, e, shifts);
+  return launch_columns<A, Y, typename F::again>(args, name, partials, y,
+                                                 join.columns, e, shifts);
 }
 
 int64_t bytes_256(int64_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -534,7 +548,7 @@ rp_status fold_twice(const rp_kernel_args *args, const char *name,
   return fold<T, A, G>(args, name, l, x, y, second, partials, shifts);
 }
 
-/* ---- ops ----------------------------------------------------------------- */
+/* ---- ops ---------------------------------------------------------------------- */
 
 /* The dims among the attributes from `first` on; all when there is none. */
 uint32_t set_of(const rp_kernel_args *args, int first) {
@@ -610,18 +624,18 @@ rp_kernel row_of(const char *name, rp_dtype dtype) {
 RP_ROWS(
     reduce, row_of<float, float, fold_sum<float>>("sum", RP_F32),
     row_of<double, double, fold_sum<double>>("sum", RP_F64),
-    row_of<int32_t, int64_t, fold_sum<uint64_t>>("sum", RP_I32),
-    row_of<int64_t, int64_t, fold_sum<uint64_t>>("sum", RP_I64),
-    row_of<uint8_t, int64_t, fold_sum<uint64_t>>("sum", RP_BOOL),
+    row_of<int32_t, uint64_t, fold_sum<uint64_t>>("sum", RP_I32),
+    row_of<uint64_t, uint64_t, fold_sum<uint64_t>>("sum", RP_I64),
+    row_of<uint8_t, uint64_t, fold_sum<uint64_t>>("sum", RP_BOOL),
     row_of<float, float, fold_sum<float>, OTHERS, DIVIDE>("mean", RP_F32),
     row_of<double, double, fold_sum<double>, OTHERS, DIVIDE>("mean", RP_F64),
     row_of<float, float, fold_top<float>>("max", RP_F32),
     row_of<double, double, fold_top<double>>("max", RP_F64),
-    row_of<int32_t, int32_t, fold_top<int64_t>>("max", RP_I32),
+    row_of<int32_t, int32_t, fold_top<int32_t>>("max", RP_I32),
     row_of<int64_t, int64_t, fold_top<int64_t>>("max", RP_I64),
     row_of<float, float, fold_bottom<float>>("min", RP_F32),
     row_of<double, double, fold_bottom<double>>("min", RP_F64),
-    row_of<int32_t, int32_t, fold_bottom<int64_t>>("min", RP_I32),
+    row_of<int32_t, int32_t, fold_bottom<int32_t>>("min", RP_I32),
     row_of<int64_t, int64_t, fold_bottom<int64_t>>("min", RP_I64),
     row("var", RP_F32, var<float>, prepare<float, float, AFTER_TWO, 2>),
     row("var", RP_F64, var<double>, prepare<double, double, AFTER_TWO, 2>),

@@ -131,9 +131,9 @@ static inline team team_for(int64_t units) {
 /* ---- arithmetic ---------------------------------------------------------- */
 
 __device__ __forceinline__ float exp_of(float x) { return expf(x); }
-__device__ __forceinline__ double exp_of(double x) { return exp(x); }
+__device__ __forceinline__ double exp_of(double x) { return scalar::exp(x); }
 __device__ __forceinline__ float log_of(float x) { return logf(x); }
-__device__ __forceinline__ double log_of(double x) { return log(x); }
+__device__ __forceinline__ double log_of(double x) { return scalar::log(x); }
 
 /* sum of exp(x) = rest * exp(top), top the greatest x. As in exp's sums, NaN
    and +inf make rest NaN; nothing seen yet is top -inf, rest 0. */

@@ -82,6 +82,14 @@ namespace scalar {
 
 /* ---- what the ops are made of -------------------------------------------- */
 
+/* Long functions: f64's, and those of f32 that reduce an angle or raise to a
+   power. A copy a file, not one a use, or nvcc spends its time on them. */
+#ifdef RP_EMULATED
+#define RP_CALLED inline __device__
+#else
+#define RP_CALLED inline __device__ __noinline__
+#endif
+
 template <typename T> struct traits;
 template <> struct traits<float> {
   enum { is_float = 1 };
@@ -145,19 +153,19 @@ template <typename T> __device__ __forceinline__ T sign(T x) {
 }
 
 __device__ __forceinline__ float exp(float x) { return expf(x); }
-__device__ __forceinline__ double exp(double x) { return ::exp(x); }
+RP_CALLED double exp(double x) { return ::exp(x); }
 __device__ __forceinline__ float log(float x) { return logf(x); }
-__device__ __forceinline__ double log(double x) { return ::log(x); }
+RP_CALLED double log(double x) { return ::log(x); }
 __device__ __forceinline__ float erf(float x) { return erff(x); }
-__device__ __forceinline__ double erf(double x) { return ::erf(x); }
+RP_CALLED double erf(double x) { return ::erf(x); }
 __device__ __forceinline__ float sqrt(float x) { return sqrtf(x); }
 __device__ __forceinline__ double sqrt(double x) { return ::sqrt(x); }
-__device__ __forceinline__ float sin(float x) { return sinf(x); }
-__device__ __forceinline__ double sin(double x) { return ::sin(x); }
-__device__ __forceinline__ float cos(float x) { return cosf(x); }
-__device__ __forceinline__ double cos(double x) { return ::cos(x); }
+RP_CALLED float sin(float x) { return sinf(x); }
+RP_CALLED double sin(double x) { return ::sin(x); }
+RP_CALLED float cos(float x) { return cosf(x); }
+RP_CALLED double cos(double x) { return ::cos(x); }
 __device__ __forceinline__ float log1p(float x) { return log1pf(x); }
-__device__ __forceinline__ double log1p(double x) { return ::log1p(x); }
+RP_CALLED double log1p(double x) { return ::log1p(x); }
 template <typename T> __device__ __forceinline__ T rsqrt(T x) {
   return (T)1 / sqrt(x);
 }
@@ -211,11 +219,13 @@ template <typename T> __device__ __forceinline__ T pow(T x, T n) {
     if (n & 1) y *= square;
   return (T)y;
 }
+RP_CALLED float pow_f32(float x, float y) { return powf(x, y); }
 template <> __device__ __forceinline__ float pow<float>(float x, float y) {
-  return powf(x, y);
+  return pow_f32(x, y);
 }
+RP_CALLED double pow_f64(double x, double y) { return ::pow(x, y); }
 template <> __device__ __forceinline__ double pow<double>(double x, double y) {
-  return ::pow(x, y);
+  return pow_f64(x, y);
 }
 
 /* Exponents that have an exact or a shorter form take it. */
@@ -261,7 +271,7 @@ template <typename T> __device__ __forceinline__ T relu_grad(T dy, T y) {
   return y > 0 ? dy : (T)0;
 }
 __device__ __forceinline__ float tanh(float x) { return tanhf(x); }
-__device__ __forceinline__ double tanh(double x) { return ::tanh(x); }
+RP_CALLED double tanh(double x) { return ::tanh(x); }
 template <typename T> __device__ __forceinline__ T tanh_grad(T dy, T y) {
   return dy * ((T)1 - y * y);
 }

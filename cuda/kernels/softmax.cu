@@ -216,7 +216,8 @@ template <typename T> int64_t units_of(int64_t n) {
   return (n + UNIT<T> - 1) / UNIT<T> + (n % UNIT<T> ? 1 : 0);
 }
 
-/* How many units of a row each thread of its team holds: 1, 4 or 8, or 0. */
+/* How many units of a row each thread of its team holds: 1, 4 or 8, or 0. Only
+   f32 has kernels that hold any: f64's would compile for long. */
 int held(int64_t units, team *by) {
   *by = team{units <= 8 * WARP ? (int)WARP : (int)BLOCK};
   const int64_t each = (units + by->size - 1) / by->size;
@@ -229,12 +230,13 @@ rp_status launch_rows(const rp_kernel_args *args, const char *name, scores s) {
   T *y = (T *)args->out[0].data;
   s.aligned = is_aligned(x) && is_aligned(y);
   const int r = held(units_of<T>(s.n), &s.by);
-  return launch(args, name,
-                r == 1   ? softmax_row<T, IS_LOG, 1>
-                : r == 4 ? softmax_row<T, IS_LOG, 4>
-                : r == 8 ? softmax_row<T, IS_LOG, 8>
-                         : softmax_row<T, IS_LOG, 0>,
-                grid_of(s.by, s.rows), dim3(BLOCK), 0, x, y, s);
+  auto kernel = softmax_row<T, IS_LOG, 0>;
+  if constexpr (sizeof(T) == 4)
+    kernel = r == 1   ? softmax_row<T, IS_LOG, 1>
+             : r == 4 ? softmax_row<T, IS_LOG, 4>
+             : r == 8 ? softmax_row<T, IS_LOG, 8> : kernel;
+  return launch(args, name, kernel, grid_of(s.by, s.rows), dim3(BLOCK), 0, x,
+                y, s);
 }
 
 template <typename T, bool IS_LOG>
@@ -244,12 +246,13 @@ rp_status launch_grad_rows(const rp_kernel_args *args, const char *name,
   T *dx = (T *)args->out[0].data;
   s.aligned = is_aligned(dy) && is_aligned(y) && is_aligned(dx);
   const int r = held(units_of<T>(s.n), &s.by);
-  return launch(args, name,
-                r == 1   ? softmax_grad_row<T, IS_LOG, 1>
-                : r == 4 ? softmax_grad_row<T, IS_LOG, 4>
-                : r == 8 ? softmax_grad_row<T, IS_LOG, 8>
-                         : softmax_grad_row<T, IS_LOG, 0>,
-                grid_of(s.by, s.rows), dim3(BLOCK), 0, dy, y, dx, s);
+  auto kernel = softmax_grad_row<T, IS_LOG, 0>;
+  if constexpr (sizeof(T) == 4)
+    kernel = r == 1   ? softmax_grad_row<T, IS_LOG, 1>
+             : r == 4 ? softmax_grad_row<T, IS_LOG, 4>
+             : r == 8 ? softmax_grad_row<T, IS_LOG, 8> : kernel;
+  return launch(args, name, kernel, grid_of(s.by, s.rows), dim3(BLOCK), 0, dy,
+                y, dx, s);
 }
 
 scores plain(extent e) {

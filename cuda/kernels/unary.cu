@@ -60,7 +60,9 @@ RP_ROWS(unary,
         RP_FLOATS(unary, reciprocal),
         RP_FLOATS(unary, sin), RP_FLOATS(unary, cos),
         RP_FLOATS(unary, pow_scalar), RP_INTEGERS(unary, pow_scalar),
-        RP_FLOATS(unary, clamp), RP_INTEGERS(unary, clamp),
+        RP_FLOATS(unary, clamp),
+        row("clamp", RP_I32, unary<clamp_function, int32_t>),
+        row("clamp", RP_I64, unary<clamp_function, int64_t>),
         RP_FLOATS(binary, clamp_grad));
 
 } // namespace rp
