@@ -11,8 +11,8 @@ PACKAGES = gcc g++ libc6-dev make cmake luajit libluajit-5.1-dev lua-busted lua-
   lua-argparse lua-check lua-filesystem luarocks libdnnl-dev \
   libopenblas-openmp-dev libcmocka-dev dataset-fashion-mnist
 
-.PHONY: all cuda deps train calibrate test test-long test-cuda test-asan bench bench-readme \
-  bench-all format clean
+.PHONY: all cuda deps train calibrate test test-long test-cuda test-asan bench bench-cuda \
+  bench-readme bench-all format clean
 
 all:
 	cmake -S . -B build
@@ -69,6 +69,12 @@ test-asan:
 # BENCH='--seconds 120' takes more repeats.
 bench: all
 	luajit bench/compare.lua $(BENCH)
+
+# GPT-2 on this machine's GPU, ours and PyTorch: tables and pictures in
+# bench/results/cuda-*. BENCH='--models gpt2-124m --batches 8' takes minutes,
+# all of it hours; without a GPU it says so.
+bench-cuda: cuda
+	luajit bench/cuda.lua $(BENCH)
 
 # The README's figures from bench/results.
 bench-readme:

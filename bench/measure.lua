@@ -89,7 +89,7 @@ function measure.print_table(head, rows)
 end
 
 --- '--name value' pairs of the command line over defaults; numbers stay
--- numbers.
+-- numbers. An option whose default is false has no value: it makes it true.
 function measure.options(defaults)
   local options = {}
   for k, v in pairs(defaults) do options[k] = v end
@@ -97,17 +97,20 @@ function measure.options(defaults)
   while arg[i] do
     local name = arg[i]:match '^%-%-([%w-]+)$'
     name = name and name:gsub('-', '_')
-    if not name or defaults[name] == nil or not arg[i + 1] then
+    local flag = name and defaults[name] == false
+    if not name or defaults[name] == nil or not (flag or arg[i + 1]) then
       local known = {}
-      for k in pairs(defaults) do known[#known + 1] = '--' .. k end
+      for k, v in pairs(defaults) do
+        known[#known + 1] = '--' .. k .. (v == false and '' or ' VALUE')
+      end
       table.sort(known)
-      io.stderr:write(('%s: %s: no such option; there are %s, each with a value\n')
-        :format(arg[0], arg[i], table.concat(known, ' ')))
+      io.stderr:write(('%s: %s: no such option; there are %s\n')
+        :format(arg[0], arg[i], table.concat(known, ', ')))
       os.exit(1)
     end
-    local value = arg[i + 1]
+    local value = flag or arg[i + 1]
     options[name] = type(defaults[name]) == 'number' and tonumber(value) or value
-    i = i + 2
+    i = i + (flag and 1 or 2)
   end
   return options
 end

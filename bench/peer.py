@@ -64,7 +64,9 @@ class Trainer:
     def __init__(self, o):
         self.resident_before = settle()
         torch.manual_seed(1)
-        self.model, self.inputs, self.labels = build(o)
+        self.device = o.get("device", "cpu")
+        self.model, self.inputs, self.labels = (
+            part.to(self.device) for part in build(o))
         matrices = [p for p in self.model.parameters() if p.dim() >= 2]
         vectors = [p for p in self.model.parameters() if p.dim() < 2]
         self.optimizer = torch.optim.AdamW(
@@ -88,17 +90,21 @@ class Trainer:
 
     def loss(self):
         # A function, so that nothing holds the logits during backward.
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+        with torch.autocast(self.device, torch.bfloat16,
+                            enabled=self.mixed):
             logits = self.run(self.inputs)
             return F.cross_entropy(logits.view(-1, logits.shape[-1]),
                                    self.labels.view(-1))
 
-    def step(self):
+    def update(self):
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss()
         loss.backward()
         self.optimizer.step()
-        return loss.item()
+        return loss
+
+    def step(self):
+        return self.update().item()
 
     def persistent_bytes(self):
         """Parameters, buffers and optimizer state, once a step has run."""
@@ -267,19 +273,24 @@ def answer_to(verb, rest, trainers):
     return {"error": "unknown request " + verb}
 
 
-def main():
-    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
-    trainers = {}
-    print(json.dumps({"torch": torch.__version__,
-                      "threads": torch.get_num_threads()}), flush=True)
+def serve(hello, answer_to):
+    """One line of JSON for each request, after the first."""
+    print(json.dumps(hello), flush=True)
     for line in sys.stdin:
         verb, _, rest = line.strip().partition(" ")
         try:
-            answer = answer_to(verb, rest, trainers)
+            answer = answer_to(verb, rest)
         except Exception as e:  # a compiler's are of any kind
             lines = f"{type(e).__name__}: {e}".splitlines()
             answer = {"error": lines[0][:200]}
         print(json.dumps(answer), flush=True)
+
+
+def main():
+    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
+    trainers = {}
+    serve({"torch": torch.__version__, "threads": torch.get_num_threads()},
+          lambda verb, rest: answer_to(verb, rest, trainers))
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ class GPT(nn.Module):
         self.apply(init)
 
     def forward(self, ids):
-        positions = torch.arange(ids.shape[1])
+        positions = torch.arange(ids.shape[1], device=ids.device)
         x = self.dropout(self.token(ids) + self.position(positions))
         x = run_layers(self.blocks, self.every, x)
         return self.head(self.norm(x))

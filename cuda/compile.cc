@@ -57,20 +57,25 @@ rp_status nvrtc_failed(rp_context *ctx, const char *what, nvrtcResult result) {
                  "[fused] %s: NVRTC: %s", what, nvrtcGetErrorString(result));
 }
 
-/* The newest compute capability that NVRTC compiles for; 0: it does not say. */
-int newest() {
-  int n = 0;
-  if (nvrtcGetNumSupportedArchs(&n) != NVRTC_SUCCESS || n < 1) return 0;
+/* The newest compute capability up to this one that NVRTC compiles for; this
+   one where it has none or does not say. */
+int newest(int capability) {
+  int n = 0, best = 0;
+  if (nvrtcGetNumSupportedArchs(&n) != NVRTC_SUCCESS || n < 1)
+    return capability;
   std::vector<int> all((size_t)n);
-  return nvrtcGetSupportedArchs(all.data()) == NVRTC_SUCCESS ? all.back() : 0;
+  if (nvrtcGetSupportedArchs(all.data()) != NVRTC_SUCCESS) return capability;
+  for (const int each : all)
+    if (each <= capability && each > best) best = each;
+  return best > 0 ? best : capability;
 }
 
 rp_status compile_in(rp_context *ctx, const char *what, nvrtcProgram program,
                      int capability, std::string &image) {
-  /* A device newer than NVRTC takes PTX, which the driver compiles. */
-  const int most = newest();
-  const bool ptx = most > 0 && capability > most;
-  std::vector<std::string> options = compile_options(ptx ? most : capability);
+  /* A device that NVRTC does not know takes PTX, which the driver compiles. */
+  const int most = newest(capability);
+  const bool ptx = most != capability;
+  std::vector<std::string> options = compile_options(most);
   if (ptx)
     options[0] = "--gpu-architecture=compute_" + std::to_string(most);
   std::vector<const char *> words;

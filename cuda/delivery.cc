@@ -38,12 +38,8 @@ void rp_cuda_delivery_close(rp_cuda_device *device) {
   device->delivery = nullptr;
 }
 
-static rp_cuda_device *state_of(rp_device *device) {
-  return (rp_cuda_device *)device->state;
-}
-
 int32_t rp_cuda_take_slot(rp_device *device) {
-  rp_cuda_delivery *all = state_of(device)->delivery;
+  rp_cuda_delivery *all = rp_cuda_enter(device)->delivery;
   for (int32_t i = 0; i < RP_SLOTS; i++)
     if (!all->taken[i]) {
       all->taken[i] = true;
@@ -53,12 +49,12 @@ int32_t rp_cuda_take_slot(rp_device *device) {
 }
 
 void rp_cuda_give_slot(rp_device *device, int32_t slot) {
-  state_of(device)->delivery->taken[slot] = false;
+  rp_cuda_enter(device)->delivery->taken[slot] = false;
 }
 
 rp_status rp_cuda_deliver(rp_device *device, int32_t slot, const void *from,
                           int64_t size) {
-  rp_cuda_device *d = state_of(device);
+  rp_cuda_device *d = rp_cuda_enter(device);
   rp_cuda_delivery *all = d->delivery;
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   rp_status status = rp_cuda_ok(
@@ -83,7 +79,7 @@ rp_status rp_cuda_deliver(rp_device *device, int32_t slot, const void *from,
 
 rp_status rp_cuda_collect(rp_device *device, int32_t slot, void *to,
                           int64_t size) {
-  rp_cuda_delivery *all = state_of(device)->delivery;
+  rp_cuda_delivery *all = rp_cuda_enter(device)->delivery;
   const rp_status status = rp_cuda_ok(
       device->ctx, cudaEventSynchronize(all->arrived[slot]),
       "waiting for a result");

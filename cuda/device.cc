@@ -27,6 +27,7 @@ static bool is_lost(cudaError_t error) {
     case cudaErrorInvalidPc:
     case cudaErrorAssert:
     case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
     case cudaErrorLaunchTimeout:
       return true;
     default:
@@ -68,6 +69,9 @@ rp_status rp_cuda_launched(const rp_kernel_args *args, const char *kernel,
   if (error != cudaSuccess) return rp_cuda_ok(args->ctx, error, kernel);
   rp_cuda_device *device = rp_cuda_of(args);
   if (!device->check) return RP_OK;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  (void)cudaStreamIsCapturing(device->stream, &capture);
+  if (capture != cudaStreamCaptureStatusNone) return RP_OK;
   return rp_cuda_ok(args->ctx, cudaStreamSynchronize(device->stream), kernel);
 }
 
@@ -115,9 +119,18 @@ static rp_rates rates_of(const cudaDeviceProp *p, int unit) {
                   bytes > 0 ? bytes : 1e12};
 }
 
-static void close_device(rp_device *device) {
+rp_cuda_device *rp_cuda_enter(rp_device *device) {
   rp_cuda_device *d = (rp_cuda_device *)device->state;
-  if (d == nullptr) return;
+  /* Where this fails, whatever comes next does. */
+  (void)cudaSetDevice(d->unit);
+  return d;
+}
+
+static void enter(rp_device *device) { (void)rp_cuda_enter(device); }
+
+static void close_device(rp_device *device) {
+  if (device->state == nullptr) return;
+  rp_cuda_device *d = rp_cuda_enter(device);
   if (d->stream) cudaStreamSynchronize(d->stream);
   if (d->copies) cudaStreamSynchronize(d->copies);
   if (d->dnn) cudnnDestroy(d->dnn);
@@ -127,6 +140,7 @@ static void close_device(rp_device *device) {
   rp_cuda_heap_close(d->heap);
   rp_cuda_heap_close(d->arena);
   if (d->host_fault) cudaFreeHost(d->host_fault);
+  if (d->fault) cudaFree(d->fault);
   if (d->copies) cudaStreamDestroy(d->copies);
   if (d->stream) cudaStreamDestroy(d->stream);
   delete d;
@@ -142,16 +156,16 @@ static rp_status open_streams(rp_context *ctx, rp_cuda_device *d) {
         ctx, cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking),
         "a stream");
   if (status == RP_OK)
-    status = rp_cuda_ok(ctx, cudaHostAlloc((void **)&d->host_fault,
-                                           sizeof *d->host_fault,
-                                           cudaHostAllocMapped),
+    status = rp_cuda_ok(ctx, cudaMallocHost((void **)&d->host_fault,
+                                            sizeof *d->host_fault),
                         "pinned memory");
-  if (status == RP_OK) {
-    memset(d->host_fault, 0, sizeof *d->host_fault);
-    status = rp_cuda_ok(ctx, cudaHostGetDevicePointer((void **)&d->fault,
-                                                      d->host_fault, 0),
-                        "mapped memory");
-  }
+  if (status == RP_OK)
+    status = rp_cuda_ok(ctx, cudaMalloc((void **)&d->fault, sizeof *d->fault),
+                        "memory for faults");
+  if (status == RP_OK)
+    status = rp_cuda_ok(
+        ctx, cudaMemsetAsync(d->fault, 0, sizeof *d->fault, d->stream),
+        "memory for faults");
   return status;
 }
 
@@ -163,7 +177,7 @@ static rp_status open_device(rp_device *device) {
   if (d == nullptr) return rp_fail(ctx, RP_NOMEM, "[cuda] no memory");
   device->state = d;
   d->unit = device->unit;
-  cudaDeviceProp p;
+  cudaDeviceProp p = {};
   rp_status status = rp_cuda_ok(ctx, cudaSetDevice(d->unit), "this device");
   if (status == RP_OK)
     status = rp_cuda_ok(ctx, cudaGetDeviceProperties(&p, d->unit),
@@ -178,7 +192,8 @@ static rp_status open_device(rp_device *device) {
     device->records = !d->check;
     status = open_streams(ctx, d);
   }
-  const int64_t most = (int64_t)p.totalGlobalMem;
+  /* Addresses cost nothing, and what is free in between has them, too. */
+  const int64_t most = 4 * (int64_t)p.totalGlobalMem;
   if (status == RP_OK) status = rp_cuda_memory_open(ctx, d);
   if (status == RP_OK) status = rp_cuda_delivery_open(ctx, d);
   if (status == RP_OK) status = rp_cuda_heap_open(&d->heap, ctx, d, most);
@@ -197,11 +212,11 @@ static rp_status open_device(rp_device *device) {
 /* ---- while it runs ------------------------------------------------------------------ */
 
 static void ran(rp_device *device) {
-  rp_cuda_memory_ran((rp_cuda_device *)device->state, device->runs);
+  rp_cuda_memory_ran(rp_cuda_enter(device), device->runs);
 }
 
 static rp_status synchronize(rp_device *device) {
-  rp_cuda_device *d = (rp_cuda_device *)device->state;
+  rp_cuda_device *d = rp_cuda_enter(device);
   rp_status status = rp_cuda_ok(device->ctx, cudaStreamSynchronize(d->copies),
                                 "copies to the device");
   if (status == RP_OK)
@@ -211,19 +226,23 @@ static rp_status synchronize(rp_device *device) {
 }
 
 static bool take_fault(rp_device *device, rp_fault *out) {
-  rp_cuda_device *d = (rp_cuda_device *)device->state;
+  rp_cuda_device *d = rp_cuda_enter(device);
+  if (cudaMemcpyAsync(d->host_fault, d->fault, sizeof *d->fault,
+                      cudaMemcpyDeviceToHost, d->stream) != cudaSuccess ||
+      cudaStreamSynchronize(d->stream) != cudaSuccess)
+    return false;
   const rp_cuda_fault found = *d->host_fault;
   if (found.node == 0) return false;
   *out = rp_fault{found.node - 1, found.found, found.limit};
-  memset(d->host_fault, 0, sizeof *d->host_fault);
+  (void)cudaMemsetAsync(d->fault, 0, sizeof *d->fault, d->stream);
   return true;
 }
 
 static const char *describe(rp_device *device, int64_t *total,
                             int64_t *free_bytes) {
   static char text[320];
-  rp_cuda_device *d = (rp_cuda_device *)device->state;
-  cudaDeviceProp p;
+  rp_cuda_device *d = rp_cuda_enter(device);
+  cudaDeviceProp p = {};
   size_t free_now = 0, all = 0;
   if (cudaGetDeviceProperties(&p, d->unit) != cudaSuccess ||
       cudaMemGetInfo(&free_now, &all) != cudaSuccess)
@@ -258,6 +277,7 @@ static const rp_backend backend = {
     open_device,
     close_device,
     {100e12, 1e12},
+    enter,
     ran,
     rp_cuda_record,
     rp_cuda_end_record,

@@ -14,8 +14,7 @@
 
 #include "exec/backend.h"
 
-/* What a kernel found wrong with a value, in memory that host and device both
-   see. A kernel that meets an index out of its range writes `found` and sets
+/* What a kernel found wrong with a value. A kernel that meets an index out of its range writes `found` and sets
    `node` (from 0 to its own number + 1, so the first fault stays), and goes on
    with index 0; effects look at `node` first and write nothing where it is
    not 0. The run then fails with RP_VALUE. */
@@ -34,8 +33,8 @@ typedef struct rp_cuda_device {
   int capability;             /* 80, 90, ... */
   int64_t shared_per_block;   /* the most a block may opt in to, bytes */
   bool check;                 /* RP_CUDA_CHECK=1: synchronise after launches */
-  rp_cuda_fault *fault;       /* the device's address of host_fault */
-  rp_cuda_fault *host_fault;
+  rp_cuda_fault *fault;       /* in its memory: effects read it often */
+  rp_cuda_fault *host_fault;  /* pinned: where it is copied to */
   struct rp_cuda_heap *heap;  /* storage: heap.h */
   struct rp_cuda_heap *arena;
   struct rp_cuda_memory *memory;
@@ -45,6 +44,10 @@ typedef struct rp_cuda_device {
 static inline rp_cuda_device *rp_cuda_of(const rp_kernel_args *args) {
   return (rp_cuda_device *)args->device;
 }
+
+/* The backend's state of a device, which becomes the calling thread's: kernels
+   go to the queues of no other. */
+rp_cuda_device *rp_cuda_enter(rp_device *device);
 
 /* RP_OK, or the status and message for a failure of CUDA, cuBLASLt, cuDNN or
    NVRTC in `what`. A device that is lost stays so, and says so. */

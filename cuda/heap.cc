@@ -1,5 +1,6 @@
 #include "heap.h"
 
+#include <algorithm>
 #include <new>
 
 #include "base/status.h"
@@ -8,6 +9,8 @@ namespace {
 
 /* Free memory at the end of a heap that is kept for what comes next. */
 const int64_t SPARE = 32 << 20;
+/* Chunks of storage: what lies free is taken away by whole ones. */
+const int64_t CHUNK = 8 << 20;
 
 CUmemAllocationProp where(int unit) {
   CUmemAllocationProp p = {};
@@ -17,15 +20,14 @@ CUmemAllocationProp where(int unit) {
   return p;
 }
 
-/* Puts so many more bytes, a multiple of the granularity, behind the range. */
-bool extend(rp_cuda_heap *heap, int64_t size) {
+/* Puts memory behind a chunk that has none. */
+bool back(rp_cuda_heap *heap, rp_cuda_heap::chunk &chunk) {
   const rp_cuda_driver *driver = heap->driver;
-  if (heap->mapped + size > heap->reserved) return false;
+  const int64_t size = chunk.size;
   const CUmemAllocationProp p = where(heap->device->unit);
-  rp_cuda_heap::chunk chunk = {0, size};
   if (driver->cuMemCreate(&chunk.handle, (size_t)size, &p, 0) != CUDA_SUCCESS)
     return false;
-  const CUdeviceptr at = heap->base + (CUdeviceptr)heap->mapped;
+  const CUdeviceptr at = heap->base + (CUdeviceptr)chunk.offset;
   CUmemAccessDesc access = {};
   access.location = p.location;
   access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
@@ -38,8 +40,63 @@ bool extend(rp_cuda_heap *heap, int64_t size) {
     driver->cuMemRelease(chunk.handle);
     return false;
   }
+  chunk.is_backed = true;
+  return true;
+}
+
+/* Takes the memory behind it away; nothing that runs may use it. */
+void strip(rp_cuda_heap *heap, rp_cuda_heap::chunk &chunk) {
+  if (!chunk.is_backed) return;
+  heap->driver->cuMemUnmap(heap->base + (CUdeviceptr)chunk.offset,
+                           (size_t)chunk.size);
+  heap->driver->cuMemRelease(chunk.handle);
+  chunk.is_backed = false;
+}
+
+void wait(const rp_cuda_heap *heap) {
+  cudaStreamSynchronize(heap->device->stream);
+  cudaStreamSynchronize(heap->device->copies);
+}
+
+/* Takes the memory behind chunks that lie in free blocks away; whether there
+   was any. */
+bool trim(rp_cuda_heap *heap) {
+  bool found = false;
+  for (rp_cuda_heap::chunk &chunk : heap->chunks) {
+    auto block = heap->free.upper_bound(chunk.offset);
+    if (!chunk.is_backed || block == heap->free.begin()) continue;
+    --block;
+    if (block->first + block->second < chunk.offset + chunk.size) continue;
+    if (!found) wait(heap);
+    found = true;
+    strip(heap, chunk);
+  }
+  return found;
+}
+
+/* The same, with what the device's storage can spare where it must. */
+bool back_at_last(rp_cuda_heap *heap, rp_cuda_heap::chunk &chunk) {
+  rp_cuda_heap *storage = heap->device->heap;
+  return back(heap, chunk) ||
+         (storage && trim(storage) && back(heap, chunk));
+}
+
+/* Puts so many more bytes, a multiple of the granularity, behind the range. */
+bool extend(rp_cuda_heap *heap, int64_t size) {
+  if (heap->mapped + size > heap->reserved) return false;
+  rp_cuda_heap::chunk chunk = {0, heap->mapped, size, false};
+  if (!back_at_last(heap, chunk)) return false;
   heap->chunks.push_back(chunk);
   heap->mapped += size;
+  return true;
+}
+
+/* Memory behind a block that is no longer among the free. */
+bool back_block(rp_cuda_heap *heap, int64_t offset, int64_t size) {
+  for (rp_cuda_heap::chunk &chunk : heap->chunks)
+    if (!chunk.is_backed && chunk.offset < offset + size &&
+        offset < chunk.offset + chunk.size && !back_at_last(heap, chunk))
+      return false;
   return true;
 }
 
@@ -48,15 +105,11 @@ void shrink(rp_cuda_heap *heap, int64_t least) {
   if (heap->chunks.empty() ||
       heap->mapped - heap->chunks.back().size < least)
     return;
-  cudaStreamSynchronize(heap->device->stream);
-  cudaStreamSynchronize(heap->device->copies);
+  wait(heap);
   while (!heap->chunks.empty() &&
          heap->mapped - heap->chunks.back().size >= least) {
-    const rp_cuda_heap::chunk last = heap->chunks.back();
-    heap->mapped -= last.size;
-    heap->driver->cuMemUnmap(heap->base + (CUdeviceptr)heap->mapped,
-                             (size_t)last.size);
-    heap->driver->cuMemRelease(last.handle);
+    heap->mapped -= heap->chunks.back().size;
+    strip(heap, heap->chunks.back());
     heap->chunks.pop_back();
   }
 }
@@ -119,13 +172,21 @@ void *rp_cuda_heap_alloc(rp_cuda_heap *heap, int64_t size) {
     auto last = tail(heap);
     const int64_t has = last == heap->free.end() ? 0 : last->second;
     const int64_t from = heap->mapped - has;
-    if (!extend(heap, round_up(size - has, heap->granularity)))
-      return nullptr;
-    heap->free[from] = heap->mapped - from;
+    bool extended = true;
+    while (extended && heap->mapped - from < size)
+      extended = extend(heap, round_up(std::min(size + from - heap->mapped,
+                                                CHUNK),
+                                       heap->granularity));
+    if (heap->mapped > from) heap->free[from] = heap->mapped - from;
+    if (!extended) return nullptr;
     at = heap->free.find(from);
   }
   const int64_t offset = at->first, rest = at->second - size;
   heap->free.erase(at);
+  if (!back_block(heap, offset, size)) {
+    heap->free[offset] = size + rest;
+    return nullptr;
+  }
   if (rest > 0) heap->free[offset + size] = rest;
   return (void *)(heap->base + (CUdeviceptr)offset);
 }

@@ -23,13 +23,10 @@ struct rp_cuda_memory {
   cudaEvent_t runs[RUNS];
   int64_t last_run;
   cudaEvent_t written; /* the last write on the copies' queue */
+  cudaEvent_t now;     /* all that was handed over when it was recorded last */
 };
 
 namespace {
-
-rp_cuda_device *state_of(rp_device *device) {
-  return (rp_cuda_device *)device->state;
-}
 
 rp_status ok(rp_device *device, cudaError_t error, const char *what) {
   return rp_cuda_ok(device->ctx, error, what);
@@ -38,18 +35,18 @@ rp_status ok(rp_device *device, cudaError_t error, const char *what) {
 /* ---- storage and arena ----------------------------------------------------- */
 
 void *alloc(rp_device *device, int64_t size) {
-  return rp_cuda_heap_alloc(state_of(device)->heap, size);
+  return rp_cuda_heap_alloc(rp_cuda_enter(device)->heap, size);
 }
 
 void release(rp_device *device, void *p, int64_t size) {
-  rp_cuda_heap_free(state_of(device)->heap, p, size);
+  rp_cuda_heap_free(rp_cuda_enter(device)->heap, p, size);
 }
 
 void *resize_arena(rp_device *device, void *p, int64_t old_size,
                    int64_t size) {
   (void)p;
   (void)old_size;
-  rp_cuda_heap *arena = state_of(device)->arena;
+  rp_cuda_heap *arena = rp_cuda_enter(device)->arena;
   if (rp_cuda_heap_resize(arena, size) && size > 0) return (void *)arena->base;
   rp_cuda_heap_resize(arena, 0);
   return nullptr;
@@ -60,42 +57,51 @@ void *resize_arena(rp_device *device, void *p, int64_t old_size,
 rp_status zero(rp_device *device, void *p, int64_t size) {
   if (size == 0) return RP_OK;
   return ok(device, cudaMemsetAsync(p, 0, (size_t)size,
-                                    state_of(device)->stream), "zeroing");
+                                    rp_cuda_enter(device)->stream), "zeroing");
 }
 
 rp_status copy(rp_device *device, void *to, const void *from, int64_t size) {
   if (size == 0) return RP_OK;
   return ok(device, cudaMemcpyAsync(to, from, (size_t)size,
                                     cudaMemcpyDeviceToDevice,
-                                    state_of(device)->stream), "a copy");
+                                    rp_cuda_enter(device)->stream), "a copy");
 }
 
 /* ---- in ------------------------------------------------------------------------ */
 
 /* A pinned buffer that nothing reads any more. */
 rp_status take_buffer(rp_device *device, int *taken) {
-  rp_cuda_memory *memory = state_of(device)->memory;
+  rp_cuda_memory *memory = rp_cuda_enter(device)->memory;
   *taken = memory->next;
   memory->next = (memory->next + 1) % BUFFERS;
   return ok(device, cudaEventSynchronize(memory->buffers[*taken].free),
             "waiting for a pinned buffer");
 }
 
-/* The copies' queue waits for run `after`; runs that are too long ago to have
-   an event of their own are before the oldest that has. */
+/* The copies' queue waits for run `after`, or, where that is none yet, for
+   whatever there is; runs that are too long ago to have an event of their own
+   are before the oldest that has. */
 rp_status wait_for_run(rp_device *device, int64_t after) {
-  rp_cuda_device *d = state_of(device);
+  rp_cuda_device *d = rp_cuda_enter(device);
   rp_cuda_memory *memory = d->memory;
-  if (after <= 0 || memory->last_run == 0) return RP_OK;
+  if (after > memory->last_run) {
+    const rp_status status =
+        ok(device, cudaEventRecord(memory->now, d->stream), "an event");
+    return status != RP_OK
+               ? status
+               : ok(device, cudaStreamWaitEvent(d->copies, memory->now, 0),
+                    "waiting for what runs");
+  }
+  if (after <= 0) return RP_OK;
   const int64_t oldest = std::max<int64_t>(memory->last_run - RUNS + 1, 1);
-  const int64_t run = std::min(std::max(after, oldest), memory->last_run);
+  const int64_t run = std::max(after, oldest);
   return ok(device, cudaStreamWaitEvent(d->copies, memory->runs[run % RUNS], 0),
             "waiting for a run");
 }
 
 rp_status write_large(rp_device *device, char *to, const char *from,
                       int64_t size, int64_t after) {
-  rp_cuda_device *d = state_of(device);
+  rp_cuda_device *d = rp_cuda_enter(device);
   rp_cuda_memory *memory = d->memory;
   rp_status status = wait_for_run(device, after);
   for (int64_t at = 0; at < size && status == RP_OK; at += BUFFER) {
@@ -129,14 +135,14 @@ rp_status write(rp_device *device, void *to, const void *from, int64_t size,
     status = ok(device, rp_cuda_upload(
         (char *)to + at, (const char *)from + at,
         (int)std::min<int64_t>(RP_UPLOAD_BYTES, size - at),
-        state_of(device)->stream), "a write to the device");
+        rp_cuda_enter(device)->stream), "a write to the device");
   return status;
 }
 
 /* ---- out ------------------------------------------------------------------------ */
 
 rp_status read(rp_device *device, void *to, const void *from, int64_t size) {
-  rp_cuda_device *d = state_of(device);
+  rp_cuda_device *d = rp_cuda_enter(device);
   rp_status status = RP_OK;
   for (int64_t at = 0; at < size && status == RP_OK; at += BUFFER) {
     const int64_t n = std::min(BUFFER, size - at);
@@ -183,10 +189,11 @@ rp_status rp_cuda_memory_open(rp_context *ctx, rp_cuda_device *device) {
     status = rp_cuda_ok(ctx, cudaEventCreateWithFlags(&memory->runs[i],
                                                       cudaEventDisableTiming),
                         "an event");
-  if (status == RP_OK)
-    status = rp_cuda_ok(ctx, cudaEventCreateWithFlags(&memory->written,
-                                                      cudaEventDisableTiming),
-                        "an event");
+  for (cudaEvent_t *event : {&memory->written, &memory->now})
+    if (status == RP_OK)
+      status = rp_cuda_ok(
+          ctx, cudaEventCreateWithFlags(event, cudaEventDisableTiming),
+          "an event");
   return status;
 }
 
@@ -200,6 +207,7 @@ void rp_cuda_memory_close(rp_cuda_device *device) {
   for (cudaEvent_t run : memory->runs)
     if (run) cudaEventDestroy(run);
   if (memory->written) cudaEventDestroy(memory->written);
+  if (memory->now) cudaEventDestroy(memory->now);
   delete memory;
   device->memory = nullptr;
 }

@@ -238,7 +238,8 @@ cublasStatus_t choose(product *p, cublasLtHandle_t handle, int which) {
   return status;
 }
 
-/* A bias that the library does not add for this product is added after it. */
+/* A bias that the library does not add for this product is added after it;
+   what it says of one that it does not know differs between its versions. */
 cublasStatus_t choose_both(product *p, cublasLtHandle_t handle) {
   for (p->in_epilogue = p->has_bias;; p->in_epilogue = false) {
     cublasStatus_t status = set_epilogue(p, p->in_epilogue);
@@ -246,7 +247,8 @@ cublasStatus_t choose_both(product *p, cublasLtHandle_t handle) {
       p->has[which] = false;
       status = choose(p, handle, which);
     }
-    if (status || !p->in_epilogue || (p->has[ALIGNED] && p->has[ANYHOW]))
+    if (!p->in_epilogue ||
+        (!status && p->has[ALIGNED] && p->has[ANYHOW]))
       return status;
   }
 }

@@ -36,8 +36,11 @@ local function bars(all, title, value, format)
   end
   if #shown == 0 then return nil end
   return function()
-    local width, height = 280, 250
-    local picture, place = panels.new(title, #shown, 4, width, height)
+    local most = 0
+    for _, row in ipairs(shown) do most = math.max(most, #row.pairs) end
+    local width, height = most <= 4 and 280 or 36 + 72 * most, 250
+    local picture, place = panels.new(title, #shown,
+      math.floor(1120 / width), width, height)
     for i, row in ipairs(shown) do
       local left, top = place(i)
       panels.title(picture, left, top, row.title)

@@ -52,7 +52,8 @@ local function verdict(pair, row, ckpt)
   return table.concat(words, ', ')
 end
 
-local function markdown(head, rows)
+--- A table, or nil where it has no rows.
+function report.markdown(head, rows)
   if #rows == 0 then return nil end
   local lines = {'| ' .. table.concat(head, ' | ') .. ' |',
     '|' .. ('---|'):rep(#head)}
@@ -103,7 +104,7 @@ local function steps_table(all)
       end
     end
   end
-  return markdown({'a training step', 'strategy', 'ours, s', 'PyTorch, s',
+  return report.markdown({'a training step', 'strategy', 'ours, s', 'PyTorch, s',
     'ratio', 'ours, MiB', 'PyTorch, MiB', 'ratio', ''}, rows)
 end
 
@@ -132,7 +133,7 @@ local function memory_table(all)
       end
     end
   end
-  return markdown({'at the memory of', "PyTorch's", 'MiB', 'ours takes, MiB',
+  return report.markdown({'at the memory of', "PyTorch's", 'MiB', 'ours takes, MiB',
     'ours, s', 'PyTorch, s', 'ratio', 'ours over our `none`',
     'PyTorch over its `none`', ''}, rows)
 end
@@ -154,7 +155,7 @@ local function budgets_table(all)
       end
     end
   end
-  return markdown({'a training step', 'budget', 'MiB', 's', 'over `none`'},
+  return report.markdown({'a training step', 'budget', 'MiB', 's', 'over `none`'},
     rows)
 end
 
@@ -178,7 +179,7 @@ local function peaks_table(all)
       end
     end
   end
-  return markdown({'all bytes of a step', 'strategy', 'ours, promised MiB',
+  return report.markdown({'all bytes of a step', 'strategy', 'ours, promised MiB',
     'accounted', 'the process grew by', 'PyTorch, MiB', 'ratio',
     'its process grew by', 'ratio'}, rows)
 end
@@ -195,7 +196,7 @@ local function sequence_table(all)
       shown(pair.memory), verdict(pair, row, 'none'),
     }
   end
-  return markdown({'T', 'ours, s', 'PyTorch, s', 'ratio', 'ours, MiB',
+  return report.markdown({'T', 'ours, s', 'PyTorch, s', 'ratio', 'ours, MiB',
     'PyTorch, MiB', 'ratio', ''}, rows)
 end
 
@@ -224,7 +225,7 @@ local function product_table(all)
         share(mine.seconds), share(best and best.seconds)}
     end
   end
-  return markdown({'a step under `none`', 'useful GFLOP', 'GFLOP/s',
+  return report.markdown({'a step under `none`', 'useful GFLOP', 'GFLOP/s',
     "ours, of the product's rate", 'PyTorch'}, rows)
 end
 
@@ -281,7 +282,7 @@ local LEGEND = 'Seconds are medians of steps taken in turn (least..most); MiB '
   .. "are live bytes at the peak, above parameters, optimizer state and "
   .. "inputs. Ratios are ours over PyTorch's: below 1 is better."
 
--- Paragraphs; an empty one is false or nil.
+--- Paragraphs; an empty one is false or nil.
 local function join(...)
   local list = {}
   for i = 1, select('#', ...) do
@@ -294,6 +295,8 @@ end
 local function section(title, text, body)
   return body and join('## ' .. title, text, body):sub(1, -2)
 end
+
+report.join, report.section, report.spread = join, section, spread
 
 local function picture_line(all, folder)
   local lines = {}

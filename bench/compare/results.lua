@@ -6,13 +6,23 @@ local json = require 'reprise.report.json'
 local results = {}
 
 local KEYS = {
-  head = {'date', 'reprise', 'torch', 'threads', 'machine', 'products'},
+  head = {'date', 'reprise', 'torch', 'threads', 'machine', 'products',
+    'smoke', 'steps', 'rounds'},
   machine = {'cpu', 'cores', 'flags', 'memory_bytes'},
-  product = {'dtype', 'size', 'flops_per_second', 'least', 'most', 'error'},
-  row = {'name', 'title', 'part', 'dtype', 'seq', 'seconds_taken', 'error'},
+  -- Of a device's results alone.
+  device = {'name', 'total_bytes', 'context_bytes', 'libraries_bytes', 'error'},
+  overhead = {'runs', 'recording', 'minimizing', 'launching', 'step',
+    'recording_without', 'minimizing_without', 'launching_without',
+    'step_without', 'error'},
+  fit = {'model', 'side', 'label', 'limit_bytes', 'batch', 'peak_bytes',
+    'tried', 'error'},
+  product = {'side', 'dtype', 'size', 'flops_per_second', 'least', 'most', 'error'},
+  row = {'name', 'title', 'part', 'dtype', 'seq', 'model', 'batch',
+    'seconds_taken', 'error'},
   side = {'label', 'id', 'ckpt', 'variant', 'at', 'spec', 'same_as', 'error',
     'live_bytes', 'peak_bytes', 'measured_bytes', 'resident_bytes',
-    'resting_bytes', 'flops', 'recompute_fraction'},
+    'resting_bytes', 'reserved_bytes', 'driver_bytes', 'flops',
+    'recompute_fraction', 'apart'},
   seconds = {'median', 'least', 'most', 'count'},
 }
 
@@ -56,6 +66,18 @@ local function text_of(all)
     products[i] = {object = pairs_of(product, KEYS.product)}
   end
   head[#head + 1] = {'products', products}
+  for _, name in ipairs {'device', 'overhead'} do
+    if all[name] then
+      head[#head + 1] = {name, {object = pairs_of(all[name], KEYS[name])}}
+    end
+  end
+  if all.fits then
+    local fits = {}
+    for i, fit in ipairs(all.fits) do
+      fits[i] = {object = pairs_of(fit, KEYS.fit)}
+    end
+    head[#head + 1] = {'fits', fits}
+  end
   local rows = {}
   for i, row in ipairs(all.rows) do rows[i] = row_text(row) end
   return ('%s,\n "rows": [\n  %s]}\n'):format(json.object(head):sub(1, -2),

@@ -12,7 +12,8 @@ local MOST_ROUNDS = 9
 -- Of the memory that is free, what the steps may need at most.
 local SHARE_OF_MEMORY = 0.8
 
-local function statistics(samples)
+--- {median, least, most, count} of seconds.
+function turns.statistics(samples)
   local least, most = math.huge, 0
   for _, s in ipairs(samples) do
     least, most = math.min(least, s), math.max(most, s)
@@ -21,20 +22,23 @@ local function statistics(samples)
     count = #samples}
 end
 
-local function start(name, command)
+--- A process that answers requests, ended where it hangs; nil where it does not
+-- start.
+function turns.start(name, command)
   return measure.process(name, ('timeout --foreground -k 5 %d %s')
     :format(LIMIT_SECONDS, command))
 end
 
---- Starts our side's process.
+--- Starts our side's process, for context.device where that is not the CPU.
 function turns.ours(context)
-  return assert(start('our process', ('luajit %sbench/compare/ours.lua %d')
-    :format(measure.root, context.threads)), 'our process did not start')
+  return assert(turns.start('our process', ('luajit %sbench/compare/ours.lua %d %s')
+    :format(measure.root, context.threads, context.device or 'cpu')),
+    'our process did not start')
 end
 
 local function theirs(context)
   if not context.python then return nil end
-  return start('the peer', ('%s %sbench/peer.py %d 2>>%s')
+  return turns.start('the peer', ('%s %sbench/peer.py %d 2>>%s')
     :format(context.python, measure.root, context.threads, context.log))
 end
 
@@ -47,8 +51,8 @@ end
 
 -- ---- settings ----------------------------------------------------------------------
 
--- What a side is asked for: the row's shapes and one strategy.
-local function request(row, more)
+--- What a side is asked for: the row's shapes and one strategy.
+function turns.request(row, more)
   local all = {}
   for _, part in ipairs {row, more} do
     for key, value in pairs(part) do
@@ -77,7 +81,7 @@ local function open_theirs(peer, row, specs)
     for _, variant in ipairs(variants_of(row, ckpt)) do
       local name = variant_name(variant)
       local id = ckpt .. (name ~= '' and '+' .. name or '')
-      local asked = request(row, variant)
+      local asked = turns.request(row, variant)
       asked.ckpt, asked.name = ckpt, id
       local entry = {id = id, ckpt = ckpt, variant = name, samples = {}}
       local ok, reason = pcall(function()
@@ -123,7 +127,7 @@ local function open_ours(context, row, entry, known)
   local process
   local ok, reason = pcall(function()
     process = turns.ours(context)
-    local plan = process:ask('open', request(row, {ckpt = entry.spec}))
+    local plan = process:ask('open', turns.request(row, {ckpt = entry.spec}))
     for key, value in pairs(plan) do entry[key] = value end
     if entry.budget then entry.same_as = twin(known, entry) end
     if not entry.same_as then check_memory(entry, known) end
@@ -243,7 +247,7 @@ local function finish(list)
   for _, entry in ipairs(list) do
     local samples = entry.samples
     entry.samples = nil
-    if #samples > 0 then entry.seconds = statistics(samples) end
+    if #samples > 0 then entry.seconds = turns.statistics(samples) end
   end
 end
 

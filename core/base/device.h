@@ -56,8 +56,9 @@ typedef struct rp_device_memory {
   void *(*resize_arena)(rp_device *device, void *p, int64_t old_size,
                         int64_t size);
   rp_status (*zero)(rp_device *device, void *p, int64_t size);
-  /* Programs later than run `after` do not read what is overwritten: it may
-     be written while they run. */
+  /* Nothing after run `after` touches what is overwritten: it may be written
+     while later runs go on. device->runs + 1: whatever was handed over so far
+     may touch it. */
   rp_status (*write)(rp_device *device, void *to, const void *from,
                      int64_t size, int64_t after);
   rp_status (*read)(rp_device *device, void *to, const void *from,

@@ -2,7 +2,7 @@
    a run for each image and channel; every sum is taken over whole runs, in
    their order, in f64 across runs.
 
-   dx may be written over dy or x, y over x: the same array or another one,
+   dx may be written over dy or x, y over x or z: the same array or another one,
    so that loops have no dependence between iterations (ivdep). `wide` and
    `type`, x's dtype, are constants wherever a function is inlined. bf16 is
    widened a block at a time; its statistics and weights are f32. */
@@ -46,30 +46,49 @@ RP_INLINE double fold(rp_fold what, const void *x, int64_t at, int64_t n,
   }
 }
 
+/* What is behind the norm: z is added where there is one, and negatives may go
+   (not NaN). Not for bf16, which would round in between. */
+typedef struct ending {
+  const void *z;
+  bool rectifies;
+} ending;
+
 /* y = (x - mean) scale + b. */
 RP_INLINE void affine_f32(const float *from, float *to, int64_t n, float mean,
-                          float scale, float b) {
+                          float scale, float b, const float *z,
+                          bool rectifies) {
 #pragma GCC ivdep
-  for (int64_t i = 0; i < n; i++) to[i] = (from[i] - mean) * scale + b;
+  for (int64_t i = 0; i < n; i++) {
+    float y = (from[i] - mean) * scale + b;
+    if (z) y = y + z[i];
+    to[i] = rectifies && y < 0 ? 0 : y;
+  }
 }
 
 RP_INLINE void affine_run(const void *x, void *y, int64_t at, int64_t n,
-                          double mean, double scale, double b,
+                          double mean, double scale, double b, ending end,
                           rp_dtype type) {
   if (type == RP_F64) {
     const double *from = (const double *)x + at;
+    const double *z = end.z ? (const double *)end.z + at : NULL;
     double *to = (double *)y + at;
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) to[i] = (from[i] - mean) * scale + b;
+    for (int64_t i = 0; i < n; i++) {
+      double v = (from[i] - mean) * scale + b;
+      if (z) v = v + z[i];
+      to[i] = end.rectifies && v < 0 ? 0 : v;
+    }
   } else if (type == RP_F32) {
     affine_f32((const float *)x + at, (float *)y + at, n, (float)mean,
-               (float)scale, (float)b);
+               (float)scale, (float)b,
+               end.z ? (const float *)end.z + at : NULL, end.rectifies);
   } else {
     float values[RP_LANE_BLOCK];
     for (int64_t i = 0; i < n; i += RP_LANE_BLOCK) {
       const int64_t m = n - i < RP_LANE_BLOCK ? n - i : RP_LANE_BLOCK;
       rp_bf16_widen(values, (const uint16_t *)x + at + i, 1, m);
-      affine_f32(values, values, m, (float)mean, (float)scale, (float)b);
+      affine_f32(values, values, m, (float)mean, (float)scale, (float)b, NULL,
+                 false);
       rp_bf16_round((uint16_t *)y + at + i, values, m);
     }
   }
@@ -186,7 +205,7 @@ RP_INLINE void channel_statistics(const void *x, void *means, void *vars,
 
 RP_INLINE void channel_apply(const rp_kernel_args *args, const void *means,
                              const void *vars, const shape *s, int64_t c,
-                             double eps, rp_dtype type) {
+                             double eps, ending end, rp_dtype type) {
   const bool wide = type == RP_F64;
   const int64_t stride = s->channels * s->run, first = c * s->run;
   const double mean = load(means, c, wide), var = load(vars, c, wide);
@@ -194,7 +213,7 @@ RP_INLINE void channel_apply(const rp_kernel_args *args, const void *means,
   const double b = load(args->in[2].data, c, wide);
   for (int64_t i = 0; i < s->images; i++)
     affine_run(args->in[0].data, args->out[0].data, first + i * stride, s->run,
-               mean, scale, b, type);
+               mean, scale, b, end, type);
 }
 
 RP_INLINE rp_status batch_norm(const rp_kernel_args *args, rp_dtype type) {
@@ -205,7 +224,7 @@ RP_INLINE rp_status batch_norm(const rp_kernel_args *args, rp_dtype type) {
     if (rp_worth(s.images * s.channels * s.run))
   for (int64_t c = 0; c < s.channels; c++) {
     channel_statistics(args->in[0].data, means, vars, &s, c, type);
-    channel_apply(args, means, vars, &s, c, eps, type);
+    channel_apply(args, means, vars, &s, c, eps, (ending){0}, type);
   }
   return RP_OK;
 }
@@ -220,13 +239,16 @@ RP_INLINE rp_status statistics(const rp_kernel_args *args, rp_dtype type) {
   return RP_OK;
 }
 
-RP_INLINE rp_status apply(const rp_kernel_args *args, rp_dtype type) {
+RP_INLINE rp_status apply(const rp_kernel_args *args, bool adds,
+                          bool rectifies, rp_dtype type) {
+  const void *z = adds ? args->in[5].data : NULL;
   const shape s = shape_of(&args->in[0].type);
   const double eps = real_of(args, 0, 1e-5);
 #pragma omp parallel for schedule(static) \
     if (rp_worth(s.images * s.channels * s.run))
   for (int64_t c = 0; c < s.channels; c++)
-    channel_apply(args, args->in[3].data, args->in[4].data, &s, c, eps, type);
+    channel_apply(args, args->in[3].data, args->in[4].data, &s, c, eps,
+                  (ending){adds ? z : NULL, rectifies}, type);
   return RP_OK;
 }
 
@@ -278,13 +300,31 @@ static rp_status statistics_bf16(const rp_kernel_args *args) {
   return statistics(args, RP_BF16);
 }
 static rp_status apply_f32(const rp_kernel_args *args) {
-  return apply(args, RP_F32);
+  return apply(args, false, false, RP_F32);
+}
+static rp_status apply_add_f32(const rp_kernel_args *args) {
+  return apply(args, true, false, RP_F32);
+}
+static rp_status apply_relu_f32(const rp_kernel_args *args) {
+  return apply(args, false, true, RP_F32);
+}
+static rp_status apply_add_relu_f32(const rp_kernel_args *args) {
+  return apply(args, true, true, RP_F32);
 }
 static rp_status apply_f64(const rp_kernel_args *args) {
-  return apply(args, RP_F64);
+  return apply(args, false, false, RP_F64);
+}
+static rp_status apply_add_f64(const rp_kernel_args *args) {
+  return apply(args, true, false, RP_F64);
+}
+static rp_status apply_relu_f64(const rp_kernel_args *args) {
+  return apply(args, false, true, RP_F64);
+}
+static rp_status apply_add_relu_f64(const rp_kernel_args *args) {
+  return apply(args, true, true, RP_F64);
 }
 static rp_status apply_bf16(const rp_kernel_args *args) {
-  return apply(args, RP_BF16);
+  return apply(args, false, false, RP_BF16);
 }
 static rp_status batch_norm_grad_f32(const rp_kernel_args *args) {
   return batch_norm_grad(args, RP_F32);
@@ -323,7 +363,7 @@ RP_INLINE rp_status group_norm(const rp_kernel_args *args, rp_dtype type) {
       const int64_t c = g % groups * width + k;
       affine_run(x, args->out[0].data, first + k * s.run, s.run, mean,
                  rstd * load(args->in[1].data, c, wide),
-                 load(args->in[2].data, c, wide), type);
+                 load(args->in[2].data, c, wide), (ending){0}, type);
     }
   }
   return RP_OK;
@@ -401,7 +441,9 @@ static rp_status group_norm_grad_bf16(const rp_kernel_args *args) {
 }
 
 extern const rp_op rp_op_batch_norm, rp_op_batch_norm_statistics,
-    rp_op_batch_norm_apply, rp_op_batch_norm_grad, rp_op_group_norm,
+    rp_op_batch_norm_apply, rp_op_batch_norm_apply_add,
+    rp_op_batch_norm_apply_relu, rp_op_batch_norm_apply_add_relu,
+    rp_op_batch_norm_grad, rp_op_group_norm,
     rp_op_group_norm_grad;
 
 static const rp_kernel rows[] = {
@@ -411,6 +453,12 @@ static const rp_kernel rows[] = {
     {&rp_op_batch_norm_statistics, RP_F64, statistics_f64, NULL, NULL},
     {&rp_op_batch_norm_apply, RP_F32, apply_f32, NULL, NULL},
     {&rp_op_batch_norm_apply, RP_F64, apply_f64, NULL, NULL},
+    {&rp_op_batch_norm_apply_add, RP_F32, apply_add_f32, NULL, NULL},
+    {&rp_op_batch_norm_apply_add, RP_F64, apply_add_f64, NULL, NULL},
+    {&rp_op_batch_norm_apply_relu, RP_F32, apply_relu_f32, NULL, NULL},
+    {&rp_op_batch_norm_apply_relu, RP_F64, apply_relu_f64, NULL, NULL},
+    {&rp_op_batch_norm_apply_add_relu, RP_F32, apply_add_relu_f32, NULL, NULL},
+    {&rp_op_batch_norm_apply_add_relu, RP_F64, apply_add_relu_f64, NULL, NULL},
     {&rp_op_batch_norm_grad, RP_F32, batch_norm_grad_f32, NULL, NULL},
     {&rp_op_batch_norm_grad, RP_F64, batch_norm_grad_f64, NULL, NULL},
     {&rp_op_batch_norm, RP_BF16, batch_norm_bf16, NULL, NULL},

@@ -293,31 +293,39 @@ static void where_64(const rp_row *row) {
   else select_64(row, sc, sa, sb);
 }
 
-static rp_row_function *where_sized(rp_dtype dtype) {
-  switch (rp_dtype_size(dtype)) {
-    case 1: return where_8;
-    case 2: return where_16;
-    case 4: return where_32;
-    default: return where_64;
+/* masked_fill(x, mask, value) is where(mask, value, x). */
+RP_INLINE void turned(const rp_row *row, rp_row_function *where) {
+  rp_row own = *row;
+  for (int i = 0; i < 3; i++) {
+    own.in[i] = row->in[(i + 1) % 3];
+    own.strides[i] = row->strides[(i + 1) % 3];
   }
+  where(&own);
 }
-/* Of bf16 and f32, f32 comes out. */
-static rp_status select(const rp_kernel_args *args) {
-  rp_row_function *function = where_sized((rp_dtype)args->out->type.dtype);
-  return args->in[1].type.dtype == args->in[2].type.dtype
+static void fill_8(const rp_row *row) { turned(row, where_8); }
+static void fill_16(const rp_row *row) { turned(row, where_16); }
+static void fill_32(const rp_row *row) { turned(row, where_32); }
+static void fill_64(const rp_row *row) { turned(row, where_64); }
+
+typedef rp_row_function *sized[4]; /* for 1, 2, 4 and 8 bytes */
+
+/* Selects from inputs a and b. Of bf16 and f32, f32 comes out. */
+static rp_status select(const rp_kernel_args *args, int a, int b,
+                        const sized functions) {
+  const size_t size = rp_dtype_size((rp_dtype)args->out->type.dtype);
+  rp_row_function *function =
+      functions[size == 1 ? 0 : size == 2 ? 1 : size == 4 ? 2 : 3];
+  return args->in[a].type.dtype == args->in[b].type.dtype
              ? rp_rows_run(args, function)
              : rp_rows_run_narrow(args, function);
 }
 static rp_status run_where(const rp_kernel_args *args) {
-  return select(args);
+  static const sized functions = {where_8, where_16, where_32, where_64};
+  return select(args, 1, 2, functions);
 }
-
-/* where(mask, value, x). */
 static rp_status run_masked_fill(const rp_kernel_args *args) {
-  const rp_array in[3] = {args->in[1], args->in[2], args->in[0]};
-  rp_kernel_args turned = *args;
-  turned.in = in;
-  return select(&turned);
+  static const sized functions = {fill_8, fill_16, fill_32, fill_64};
+  return select(args, 2, 0, functions);
 }
 
 /* ---- rows ---------------------------------------------------------------- */

@@ -12,8 +12,6 @@ typedef struct grid {
   int64_t count;
   int64_t dims[RP_RANK];
   int64_t strides[RP_ROW_INPUTS][RP_RANK];
-  int64_t size[RP_ROW_INPUTS], out_size; /* bytes an element */
-  bool narrow[RP_ROW_INPUTS], out_narrow; /* bf16 */
 } grid;
 
 /* Input i's stride along dim d of the output; 0 where it is broadcast. */
@@ -26,12 +24,6 @@ static int64_t stride_along(const rp_kernel_args *args, int i, int d) {
 static grid grid_of(const rp_kernel_args *args) {
   const rp_type *out = &args->out->type;
   grid g = {.n_in = args->n_in, .count = rp_type_count(out)};
-  g.out_size = (int64_t)rp_dtype_size((rp_dtype)out->dtype);
-  g.out_narrow = out->dtype == RP_BF16;
-  for (int i = 0; i < g.n_in; i++) {
-    g.size[i] = (int64_t)rp_dtype_size((rp_dtype)args->in[i].type.dtype);
-    g.narrow[i] = args->in[i].type.dtype == RP_BF16;
-  }
   for (int d = 0; d < out->rank; d++) {
     if (out->dims[d] == 1) continue;
     bool merges = g.rank > 0;
@@ -55,17 +47,16 @@ static grid grid_of(const rp_kernel_args *args) {
    serves, so that draws are those of the whole row. */
 enum { PIECE = 1024 };
 
-static void run_narrow(const grid *g, const rp_row *row,
-                       rp_row_function *function) {
+static void run_widened(const rp_row_kernel *k, const rp_row *row) {
   _Alignas(64) float in[RP_ROW_INPUTS][PIECE], out[PIECE];
   rp_row piece = *row;
   for (int64_t at = 0; at < row->n; at += PIECE) {
     piece.n = row->n - at < PIECE ? row->n - at : PIECE;
     piece.first = row->first + at;
-    for (int i = 0; i < g->n_in; i++) {
+    for (int i = 0; i < k->n_in; i++) {
       const int64_t step = row->strides[i];
-      const char *from = (const char *)row->in[i] + at * step * g->size[i];
-      if (g->narrow[i]) {
+      const char *from = (const char *)row->in[i] + at * step * k->size[i];
+      if (k->narrow[i]) {
         rp_bf16_widen(in[i], from, step, step ? piece.n : 1);
         piece.in[i] = in[i];
         piece.strides[i] = step ? 1 : 0;
@@ -73,17 +64,21 @@ static void run_narrow(const grid *g, const rp_row *row,
         piece.in[i] = from;
       }
     }
-    char *to = (char *)row->out + at * g->out_size;
-    piece.out = g->out_narrow ? (void *)out : to;
-    function(&piece);
-    if (g->out_narrow) rp_bf16_round((uint16_t *)to, out, piece.n);
+    char *to = (char *)row->out + at * k->out_size;
+    piece.out = k->out_narrow ? (void *)out : to;
+    k->function(&piece);
+    if (k->out_narrow) rp_bf16_round((uint16_t *)to, out, piece.n);
   }
 }
 
+void rp_row_run(const rp_row_kernel *kernel, const rp_row *row) {
+  if (kernel->widens) run_widened(kernel, row);
+  else kernel->function(row);
+}
+
 /* The elements first .. first + n - 1. */
-RP_INLINE void run_tile(const grid *g, const rp_kernel_args *args,
-                        rp_row_function *function, bool narrow, int64_t first,
-                        int64_t n) {
+static void run_tile(const grid *g, const rp_kernel_args *args,
+                     const rp_row_kernel *kernel, int64_t first, int64_t n) {
   const int last = g->rank - 1;
   int64_t index[RP_RANK], offsets[RP_ROW_INPUTS] = {0};
   int64_t rest = first;
@@ -99,11 +94,10 @@ RP_INLINE void run_tile(const grid *g, const rp_kernel_args *args,
     const int64_t left = g->dims[last] - index[last];
     row.n = left < n ? left : n;
     row.first = args->first + first;
-    row.out = (char *)args->out->data + first * g->out_size;
+    row.out = (char *)args->out->data + first * kernel->out_size;
     for (int i = 0; i < g->n_in; i++)
-      row.in[i] = (const char *)args->in[i].data + offsets[i] * g->size[i];
-    if (narrow) run_narrow(g, &row, function);
-    else function(&row);
+      row.in[i] = (const char *)args->in[i].data + offsets[i] * kernel->size[i];
+    rp_row_run(kernel, &row);
     first += row.n;
     n -= row.n;
     for (int i = 0; i < g->n_in; i++)
@@ -119,27 +113,42 @@ RP_INLINE void run_tile(const grid *g, const rp_kernel_args *args,
   }
 }
 
-RP_INLINE void run_tiles(const rp_kernel_args *args,
-                         rp_row_function *function, bool narrow) {
+static rp_status run_tiles(const rp_kernel_args *args,
+                           const rp_row_kernel *kernel) {
   const grid g = grid_of(args);
   const int64_t tiles = (g.count + RP_TILE - 1) / RP_TILE;
 #pragma omp parallel for schedule(static) if (rp_worth(g.count))
   for (int64_t t = 0; t < tiles; t++) {
     const int64_t first = t * RP_TILE, left = g.count - first;
-    run_tile(&g, args, function, narrow, first,
-             left < RP_TILE ? left : RP_TILE);
+    run_tile(&g, args, kernel, first, left < RP_TILE ? left : RP_TILE);
   }
+  return RP_OK;
+}
+
+static rp_status run_or_tell(const rp_kernel_args *args,
+                             rp_row_function *function, bool widens) {
+  rp_row_kernel kernel = {.function = function, .widens = widens,
+                          .n_in = args->n_in};
+  const rp_dtype out = (rp_dtype)args->out->type.dtype;
+  kernel.out_size = (int64_t)rp_dtype_size(out);
+  kernel.out_narrow = out == RP_BF16;
+  for (int i = 0; i < args->n_in; i++) {
+    const rp_dtype in = (rp_dtype)args->in[i].type.dtype;
+    kernel.size[i] = (int64_t)rp_dtype_size(in);
+    kernel.narrow[i] = in == RP_BF16;
+  }
+  if (args->row_kernel == NULL) return run_tiles(args, &kernel);
+  *args->row_kernel = kernel;
+  return RP_OK;
 }
 
 rp_status rp_rows_run(const rp_kernel_args *args, rp_row_function *function) {
-  run_tiles(args, function, false);
-  return RP_OK;
+  return run_or_tell(args, function, false);
 }
 
 rp_status rp_rows_run_narrow(const rp_kernel_args *args,
                              rp_row_function *function) {
-  run_tiles(args, function, true);
-  return RP_OK;
+  return run_or_tell(args, function, true);
 }
 
 static bool any_narrow(const rp_kernel_args *args) {

@@ -30,6 +30,16 @@ typedef struct rp_row {
 
 typedef void rp_row_function(const rp_row *row);
 
+/* A row function and what it is for: bytes of the arrays' elements, and
+   whether those in bf16 are f32 to it. Its inputs are the op's, in order. */
+typedef struct rp_row_kernel {
+  rp_row_function *function;
+  int32_t n_in;
+  bool widens, narrow[RP_ROW_INPUTS], out_narrow; /* narrow: bf16 */
+  int64_t size[RP_ROW_INPUTS], out_size;
+} rp_row_kernel;
+void rp_row_run(const rp_row_kernel *kernel, const rp_row *row);
+
 /* Runs one row function over the output. Rows start at multiples of RP_TILE
    where every input is contiguous (or there is none). */
 rp_status rp_rows_run(const rp_kernel_args *args, rp_row_function *function);

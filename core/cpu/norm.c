@@ -4,7 +4,7 @@
 
    bf16 is widened a block at a time; its weights and statistics are f32.
 
-   dx may be written over dy or x, y over x: the same array or another one,
+   dx may be written over dy, x or what is added to it, y over x: the same array or another one,
    so that loops have no dependence between iterations (ivdep). */
 #include "cpu/lanes.h"
 #include "cpu/parallel.h"
@@ -31,9 +31,10 @@ static double eps_of(const rp_kernel_args *args) {
   return args->n_reals > 0 ? args->reals[0] : 1e-5;
 }
 
-RP_INLINE void norm_row_f32(bool centred, const float *x, const float *w,
-                            const float *b, float *y, int64_t n, double eps,
-                            float *mean_out, float *rstd_out) {
+/* narrow: y is bf16. */
+RP_INLINE void norm_row_f32(bool centred, bool narrow, const float *x,
+                            const float *w, const float *b, void *y, int64_t n,
+                            double eps, float *mean_out, float *rstd_out) {
   float mean = 0;
   double square;
   if (centred) {
@@ -45,9 +46,21 @@ RP_INLINE void norm_row_f32(bool centred, const float *x, const float *w,
   }
   const float rstd = (float)(1 / sqrt(square / (double)n + eps));
   *rstd_out = rstd;
+  if (!narrow) {
+    float *to = y;
 #pragma GCC ivdep
-  for (int64_t j = 0; j < n; j++)
-    y[j] = centred ? (x[j] - mean) * rstd * w[j] + b[j] : x[j] * rstd * w[j];
+    for (int64_t j = 0; j < n; j++)
+      to[j] = centred ? (x[j] - mean) * rstd * w[j] + b[j] : x[j] * rstd * w[j];
+    return;
+  }
+  float wide[JOIN];
+  for (int64_t at = 0; at < n; at += JOIN) {
+    const int64_t m = n - at < JOIN ? n - at : JOIN;
+    for (int64_t j = 0; j < m; j++)
+      wide[j] = centred ? (x[at + j] - mean) * rstd * w[at + j] + b[at + j]
+                        : x[at + j] * rstd * w[at + j];
+    rp_bf16_round((uint16_t *)y + at, wide, m);
+  }
 }
 
 RP_INLINE void norm_row_bf16(bool centred, const uint16_t *x, const float *w,
@@ -93,16 +106,33 @@ RP_INLINE void norm_row_f64(bool centred, const double *x, const double *w,
     y[j] = centred ? (x[j] - mean) * rstd * w[j] + b[j] : x[j] * rstd * w[j];
 }
 
-static rp_status layer_norm_f32(const rp_kernel_args *args) {
+RP_INLINE rp_status norm_f32(bool centred, bool narrow,
+                             const rp_kernel_args *args) {
   const rp_array *in = args->in, *out = args->out;
   const shape s = shape_of(&in[0].type, &in[1].type);
-  const float *x = in[0].data, *w = in[1].data, *b = in[2].data;
-  float *y = out[0].data, *mean = out[1].data, *rstd = out[2].data;
+  const float *x = in[0].data, *w = in[1].data;
+  const float *b = centred ? in[2].data : NULL;
+  char *y = out[0].data;
+  float *mean = centred ? out[1].data : NULL, *rstd = out[centred ? 2 : 1].data;
+  const int64_t row = s.width * (narrow ? 2 : 4);
 #pragma omp parallel for schedule(static) if (rp_worth(s.rows * s.width))
   for (int64_t i = 0; i < s.rows; i++)
-    norm_row_f32(true, x + i * s.width, w, b, y + i * s.width, s.width,
-                 eps_of(args), mean + i, rstd + i);
+    norm_row_f32(centred, narrow, x + i * s.width, w, b, y + i * row, s.width,
+                 eps_of(args), centred ? mean + i : NULL, rstd + i);
   return RP_OK;
+}
+
+static rp_status layer_norm_f32(const rp_kernel_args *args) {
+  return norm_f32(true, false, args);
+}
+static rp_status layer_norm_cast(const rp_kernel_args *args) {
+  return norm_f32(true, true, args);
+}
+static rp_status rms_norm_f32(const rp_kernel_args *args) {
+  return norm_f32(false, false, args);
+}
+static rp_status rms_norm_cast(const rp_kernel_args *args) {
+  return norm_f32(false, true, args);
 }
 
 static rp_status layer_norm_f64(const rp_kernel_args *args) {
@@ -142,18 +172,6 @@ static rp_status rms_norm_bf16(const rp_kernel_args *args) {
   for (int64_t i = 0; i < s.rows; i++)
     norm_row_bf16(false, x + i * s.width, w, NULL, y + i * s.width, s.width,
                   eps_of(args), NULL, rstd + i);
-  return RP_OK;
-}
-
-static rp_status rms_norm_f32(const rp_kernel_args *args) {
-  const rp_array *in = args->in, *out = args->out;
-  const shape s = shape_of(&in[0].type, &in[1].type);
-  const float *x = in[0].data, *w = in[1].data;
-  float *y = out[0].data, *rstd = out[1].data;
-#pragma omp parallel for schedule(static) if (rp_worth(s.rows * s.width))
-  for (int64_t i = 0; i < s.rows; i++)
-    norm_row_f32(false, x + i * s.width, w, NULL, y + i * s.width, s.width,
-                 eps_of(args), NULL, rstd + i);
   return RP_OK;
 }
 
@@ -218,8 +236,10 @@ RP_INLINE void row_sums_f64(const double *dy, const double *x, const double *w,
   *gh_sum = rp_lanes_join_f64(RP_FOLD_SUM, q) * rstd;
 }
 
-/* dx of one row; dw and db (none unless centred) grow by it. */
-RP_INLINE void grad_row_f32(bool centred, const float *dy, const float *x,
+/* dx of one row, and what goes around the norm; dw and db (none unless centred)
+   grow by it. */
+RP_INLINE void grad_row_f32(bool centred, const float *around,
+                            const float *dy, const float *x,
                             const float *w, float mean, float rstd, float *dx,
                             float *restrict dw, float *restrict db,
                             int64_t n) {
@@ -230,9 +250,10 @@ RP_INLINE void grad_row_f32(bool centred, const float *dy, const float *x,
 #pragma GCC ivdep
   for (int64_t j = 0; j < n; j++) {
     const float h = (x[j] - mean) * rstd, d = dy[j];
+    const float through = rstd * (d * w[j] - a - h * b);
     dw[j] += d * h;
     if (centred) db[j] += d;
-    dx[j] = rstd * (d * w[j] - a - h * b);
+    dx[j] = around ? through + around[j] : through;
   }
 }
 
@@ -269,7 +290,8 @@ RP_INLINE void grad_row_bf16(bool centred, const uint16_t *dy,
   }
 }
 
-RP_INLINE void grad_row_f64(bool centred, const double *dy, const double *x,
+RP_INLINE void grad_row_f64(bool centred, const double *around,
+                            const double *dy, const double *x,
                             const double *w, double mean, double rstd,
                             double *dx, double *restrict dw,
                             double *restrict db, int64_t n) {
@@ -280,9 +302,10 @@ RP_INLINE void grad_row_f64(bool centred, const double *dy, const double *x,
 #pragma GCC ivdep
   for (int64_t j = 0; j < n; j++) {
     const double h = (x[j] - mean) * rstd, d = dy[j];
+    const double through = rstd * (d * w[j] - a - h * b);
     dw[j] += d * h;
     if (centred) db[j] += d;
-    dx[j] = rstd * (d * w[j] - a - h * b);
+    dx[j] = around ? through + around[j] : through;
   }
 }
 
@@ -309,12 +332,13 @@ static rp_status prepare_grad(const rp_kernel_args *args, void **state,
   return RP_OK;
 }
 
-RP_INLINE void grad_f32(bool centred, const rp_kernel_args *args) {
+RP_INLINE void grad_f32(bool centred, bool adds, const rp_kernel_args *args) {
   const rp_array *in = args->in;
   const shape s = shape_of(&in[1].type, &in[2].type);
   const float *dy = in[0].data, *x = in[1].data, *w = in[2].data;
   const float *mean = centred ? in[3].data : NULL;
   const float *rstd = in[centred ? 4 : 3].data;
+  const float *around = adds ? in[centred ? 5 : 4].data : NULL;
   float *dx = args->out[0].data, *partials = args->workspace;
   const int64_t n = s.width, chunk = chunk_of(&s), chunks = chunks_of(&s);
   const int64_t stride = (args->n_out - 1) * n;
@@ -325,8 +349,9 @@ RP_INLINE void grad_f32(bool centred, const rp_kernel_args *args) {
     float *dw = partials + c * stride, *db = dw + n;
     for (int64_t j = 0; j < stride; j++) dw[j] = 0;
     for (int64_t i = first; i < last; i++)
-      grad_row_f32(centred, dy + i * n, x + i * n, w, centred ? mean[i] : 0,
-                   rstd[i], dx + i * n, dw, db, n);
+      grad_row_f32(centred, adds ? around + i * n : NULL, dy + i * n,
+                   x + i * n, w, centred ? mean[i] : 0, rstd[i], dx + i * n,
+                   dw, db, n);
   }
 }
 
@@ -352,12 +377,13 @@ RP_INLINE void grad_bf16(bool centred, const rp_kernel_args *args) {
   }
 }
 
-RP_INLINE void grad_f64(bool centred, const rp_kernel_args *args) {
+RP_INLINE void grad_f64(bool centred, bool adds, const rp_kernel_args *args) {
   const rp_array *in = args->in;
   const shape s = shape_of(&in[1].type, &in[2].type);
   const double *dy = in[0].data, *x = in[1].data, *w = in[2].data;
   const double *mean = centred ? in[3].data : NULL;
   const double *rstd = in[centred ? 4 : 3].data;
+  const double *around = adds ? in[centred ? 5 : 4].data : NULL;
   double *dx = args->out[0].data, *partials = args->workspace;
   const int64_t n = s.width, chunk = chunk_of(&s), chunks = chunks_of(&s);
   const int64_t stride = (args->n_out - 1) * n;
@@ -368,8 +394,9 @@ RP_INLINE void grad_f64(bool centred, const rp_kernel_args *args) {
     double *dw = partials + c * stride, *db = dw + n;
     for (int64_t j = 0; j < stride; j++) dw[j] = 0;
     for (int64_t i = first; i < last; i++)
-      grad_row_f64(centred, dy + i * n, x + i * n, w, centred ? mean[i] : 0,
-                   rstd[i], dx + i * n, dw, db, n);
+      grad_row_f64(centred, adds ? around + i * n : NULL, dy + i * n,
+                   x + i * n, w, centred ? mean[i] : 0, rstd[i], dx + i * n,
+                   dw, db, n);
   }
 }
 
@@ -402,22 +429,42 @@ static void join(const rp_kernel_args *args) {
 }
 
 static rp_status layer_norm_grad_f32(const rp_kernel_args *args) {
-  grad_f32(true, args);
+  grad_f32(true, false, args);
+  join(args);
+  return RP_OK;
+}
+static rp_status layer_norm_grad_add_f32(const rp_kernel_args *args) {
+  grad_f32(true, true, args);
   join(args);
   return RP_OK;
 }
 static rp_status layer_norm_grad_f64(const rp_kernel_args *args) {
-  grad_f64(true, args);
+  grad_f64(true, false, args);
+  join(args);
+  return RP_OK;
+}
+static rp_status layer_norm_grad_add_f64(const rp_kernel_args *args) {
+  grad_f64(true, true, args);
   join(args);
   return RP_OK;
 }
 static rp_status rms_norm_grad_f32(const rp_kernel_args *args) {
-  grad_f32(false, args);
+  grad_f32(false, false, args);
+  join(args);
+  return RP_OK;
+}
+static rp_status rms_norm_grad_add_f32(const rp_kernel_args *args) {
+  grad_f32(false, true, args);
   join(args);
   return RP_OK;
 }
 static rp_status rms_norm_grad_f64(const rp_kernel_args *args) {
-  grad_f64(false, args);
+  grad_f64(false, false, args);
+  join(args);
+  return RP_OK;
+}
+static rp_status rms_norm_grad_add_f64(const rp_kernel_args *args) {
+  grad_f64(false, true, args);
   join(args);
   return RP_OK;
 }
@@ -434,7 +481,8 @@ static rp_status rms_norm_grad_bf16(const rp_kernel_args *args) {
 }
 
 extern const rp_op rp_op_layer_norm, rp_op_layer_norm_grad, rp_op_rms_norm,
-    rp_op_rms_norm_grad;
+    rp_op_rms_norm_grad, rp_op_layer_norm_cast, rp_op_rms_norm_cast,
+    rp_op_layer_norm_grad_add, rp_op_rms_norm_grad_add;
 
 static const rp_kernel rows[] = {
     {&rp_op_layer_norm, RP_F32, layer_norm_f32, NULL, NULL},
@@ -450,5 +498,15 @@ static const rp_kernel rows[] = {
     {&rp_op_rms_norm, RP_F64, rms_norm_f64, NULL, NULL},
     {&rp_op_rms_norm_grad, RP_F32, rms_norm_grad_f32, prepare_grad, NULL},
     {&rp_op_rms_norm_grad, RP_F64, rms_norm_grad_f64, prepare_grad, NULL},
+    {&rp_op_layer_norm_cast, RP_F32, layer_norm_cast, NULL, NULL},
+    {&rp_op_rms_norm_cast, RP_F32, rms_norm_cast, NULL, NULL},
+    {&rp_op_layer_norm_grad_add, RP_F32, layer_norm_grad_add_f32, prepare_grad,
+     NULL},
+    {&rp_op_layer_norm_grad_add, RP_F64, layer_norm_grad_add_f64, prepare_grad,
+     NULL},
+    {&rp_op_rms_norm_grad_add, RP_F32, rms_norm_grad_add_f32, prepare_grad,
+     NULL},
+    {&rp_op_rms_norm_grad_add, RP_F64, rms_norm_grad_add_f64, prepare_grad,
+     NULL},
 };
 const rp_kernel_table rp_cpu_norm = {rows, sizeof rows / sizeof *rows};

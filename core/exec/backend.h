@@ -38,6 +38,9 @@ typedef struct rp_kernel_args {
   const uint64_t *draw;
   void *device;         /* the backend's own state: queue, libraries' handles */
   rp_context *ctx;      /* for rp_fail alone */
+  /* Elementwise ops: not NULL: nothing runs, and what would comes here
+     (cpu/elementwise.h); data pointers are NULL. */
+  struct rp_row_kernel *row_kernel;
 } rp_kernel_args;
 
 typedef struct rp_kernel {
@@ -80,6 +83,9 @@ typedef struct rp_backend {
   void (*close)(rp_device *device);
   /* For the analytic cost model: rp_device.rates where open sets none. */
   rp_rates rates;
+  /* Makes the unit the calling thread's: before rows are prepared or run. The
+     other functions do that themselves. NULL: there is nothing to do. */
+  void (*enter)(rp_device *device);
 
   /* Devices that run behind the host; NULL for those that do not.
      ran: all of run device->runs has been handed over.
@@ -122,7 +128,7 @@ const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
 /* What a backend that is loaded at run time exports, as rp_backend_load: the
    tables' rows say names, the core fills in their ops. `abi` is
    RP_BACKEND_ABI of the headers it was compiled with. */
-enum { RP_BACKEND_ABI = 1 };
+enum { RP_BACKEND_ABI = 3 };
 typedef struct rp_loaded_backend {
   int32_t abi;
   const rp_backend *backend;

@@ -101,5 +101,5 @@ rp_status rp_bound_write(rp_bound *bound, const rp_plan *plan,
   }
   rp_device *device = plan->device;
   return device->memory->write(device, bound->block->data, bound->host,
-                               bound->written_bytes, device->runs);
+                               bound->written_bytes, device->runs + 1);
 }

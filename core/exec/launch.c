@@ -259,7 +259,8 @@ static rp_status record(rp_execution *e, void *const *addresses, int32_t n,
 }
 
 /* A program runs as it is the first time, when libraries load what they need,
-   and is recorded the second. */
+   and is recorded the second. One that cannot be recorded runs as it is: until
+   it is replayed, nothing of it has run. */
 static rp_status run_recorded(rp_execution *e) {
   struct rp_run_data *run = e->plan->run;
   rp_device *device = e->plan->device;
@@ -268,9 +269,14 @@ static rp_status run_recorded(rp_execution *e) {
   if (addresses == NULL) return RP_NOMEM;
   void *made = rp_recordings_find(&run->recordings, addresses, n);
   rp_status status = made ? RP_OK : record(e, addresses, n, &made);
-  if (status == RP_OK) status = device->backend->replay(device, made);
   rp_free(e->ctx, addresses, (size_t)n * sizeof *addresses);
-  return status;
+  if (status == RP_OK) return device->backend->replay(device, made);
+  status = run_all(e);
+  if (status != RP_OK || run->is_unrecordable) return status;
+  run->is_unrecordable = true;
+  rp_notice(e->ctx, "[run] a program could not be recorded (%s) and runs op by "
+            "op, which takes the host longer", e->ctx->message);
+  return RP_OK;
 }
 
 /* ---- a whole run ---------------------------------------------------------------------- */
@@ -307,10 +313,24 @@ static rp_status check_fault(const rp_execution *e) {
                  *scope ? ")" : "");
 }
 
-/* The next run, and what it reads and writes from outside. */
+/* A run that failed otherwise takes its fault along: effects of later ones
+   would write nothing. */
+static void drop_fault(const rp_execution *e) {
+  rp_device *device = e->plan->device;
+  rp_fault fault;
+  if (device->backend->synchronize(device) == RP_OK)
+    (void)device->backend->take_fault(device, &fault);
+}
+
+/* The next run, and what it reads and writes from outside. From here on slots
+   may hold its results, whether it succeeds or not. */
 static void note_use(const rp_execution *e) {
   const rp_graph *graph = &e->plan->graph;
-  const int64_t run = ++e->plan->device->runs;
+  rp_device *device = e->plan->device;
+  const int64_t run = ++device->runs;
+  for (int32_t t = 0; t < graph->targets.n; t++)
+    if (e->plan->run->slots[t] >= 0)
+      device->delivered[e->plan->run->slots[t]] = 0;
   for (int32_t l = 0; l < graph->leaves.n; l++) {
     const rp_tensor *root = rp_bound_tensor(e, l);
     if (root && root->storage) root->storage->used = run;
@@ -322,15 +342,20 @@ static void note_use(const rp_execution *e) {
 rp_status rp_launch(rp_execution *e) {
   struct rp_run_data *run = e->plan->run;
   rp_device *device = e->plan->device;
+  if (device->backend->enter) device->backend->enter(device);
   point_arrays(e);
   rp_status status = rp_bound_write(&run->bound, e->plan, &e->set.bindings);
   if (status != RP_OK) return status;
-  const bool recorded = device->records && run->has_run && !e->ctx->trace &&
+  const bool recorded = device->records && run->has_run &&
+                        !run->is_unrecordable && !e->ctx->trace &&
                         !e->watch.plan;
   note_use(e);
   status = recorded ? run_recorded(e) : run_all(e);
   run->has_run = true;
-  if (device->backend->ran) device->backend->ran(device);
   if (status == RP_OK) status = copy_small_results(e);
-  return status == RP_OK && run->may_fault ? check_fault(e) : status;
+  /* Behind the copies, whose storage may be another's soon. */
+  if (device->backend->ran) device->backend->ran(device);
+  if (run->may_fault && status == RP_OK) return check_fault(e);
+  if (run->may_fault) drop_fault(e);
+  return status;
 }

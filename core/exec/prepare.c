@@ -347,6 +347,10 @@ static int emit_forward_effects(preparation *p, rp_tape *tape,
   return n;
 }
 
+static bool has_kernel(const void *backend, const rp_op *op, rp_dtype dtype) {
+  return rp_backend_find(backend, op, dtype) != NULL;
+}
+
 static rp_status build_graph(preparation *p, rp_graph *graph) {
   rp_context *ctx = p->ctx;
   rp_recorder *recorder = ctx->recorder;
@@ -387,8 +391,10 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
   if (status == RP_OK) {
     status = rp_graph_simplify(graph, ctx);
     if (status == RP_OK) status = rp_graph_split(graph, ctx);
-    if (status == RP_OK && ctx->fuses && !rp_watches(ctx))
-      status = rp_graph_fuse(graph, ctx);
+    const bool fuses = ctx->fuses && !rp_watches(ctx);
+    if (status == RP_OK && fuses) status = rp_graph_end(
+        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
+    if (status == RP_OK && fuses) status = rp_graph_fuse(graph, ctx);
     if (status == RP_OK) status = rp_graph_find_light(graph, ctx);
     if (status != RP_OK) rp_graph_free(graph, ctx);
   }

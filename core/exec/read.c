@@ -97,7 +97,8 @@ rp_status rp_tensor_read(rp_tensor *t, void *out, size_t size_bytes) {
   const int64_t element = (int64_t)rp_dtype_size((rp_dtype)t->type.dtype);
   const char *data = rp_root_data(t->root);
   const rp_storage *storage = t->root->storage;
-  if (t == t->root && storage && storage->slot >= 0 &&
+  /* A leaf's bytes may have been written since. */
+  if (t == t->root && !rp_is_leaf(t) && storage && storage->slot >= 0 &&
       device->delivered[storage->slot] == storage->run)
     return device->backend->collect(device, storage->slot, out,
                                     (int64_t)size_bytes);

@@ -81,37 +81,60 @@ static bool index_ok(const void *data, rp_dtype dtype, int64_t i,
          (range->has_allowed && *found == range->allowed);
 }
 
-/* Where the host can read a leaf's indices. */
-static const void *index_bytes(const rp_execution *e, int32_t leaf) {
+/* Where the host can read a leaf's indices; NULL: it cannot. What a held value
+   has elsewhere is read into *copy, which is the caller's. */
+static const void *index_bytes(const rp_execution *e, int32_t leaf,
+                               void **copy) {
+  rp_device *device = e->plan->device;
+  const rp_graph_leaf *of = &e->plan->graph.leaves.at[leaf];
   rp_tensor *root = rp_bound_tensor(e, leaf);
-  return root && root->node->leaf ? rp_leaf_host_bytes(root)
-                                  : e->leaf_data[leaf];
+  if (root == NULL) return of->constant;
+  if (root->node->leaf) return rp_leaf_host_bytes(root);
+  if (device->memory->is_host) return e->leaf_data[leaf];
+  const int64_t size = rp_type_bytes(&of->type);
+  *copy = rp_alloc(e->ctx, (size_t)size);
+  if (*copy == NULL ||
+      device->memory->read(device, *copy, e->leaf_data[leaf], size) != RP_OK)
+    return NULL;
+  return *copy;
+}
+
+static rp_status check_range(const rp_execution *e, const rp_graph_range *check,
+                             const void *data) {
+  const rp_graph *graph = &e->plan->graph;
+  const rp_type *type = &graph->leaves.at[check->leaf].type;
+  const int64_t count = rp_type_count(type);
+  for (int64_t i = 0; i < count; i++) {
+    int64_t found;
+    if (index_ok(data, (rp_dtype)type->dtype, i, &check->range, &found))
+      continue;
+    const char *name = rp_leaf_name(rp_bound_tensor(e, check->leaf));
+    return rp_fail(e->ctx, RP_VALUE,
+                   "[%s] %s %lld, valid 0..%lld (element %lld of %s)",
+                   graph->nodes.at[check->node].op->name, check->range.what,
+                   (long long)found, (long long)check->range.limit - 1,
+                   (long long)i + 1, *name ? name : "its input");
+  }
+  return RP_OK;
 }
 
 /* Tokens, labels, positions that are leaves are looked at as a whole; a view
    of a part of one asks no more than the whole does. */
 static rp_status check_indices(const rp_execution *e) {
   const rp_graph *graph = &e->plan->graph;
-  for (int32_t r = 0; r < graph->ranges.n; r++) {
+  rp_status status = RP_OK;
+  for (int32_t r = 0; r < graph->ranges.n && status == RP_OK; r++) {
     const rp_graph_range *check = &graph->ranges.at[r];
-    const rp_graph_leaf *leaf = &graph->leaves.at[check->leaf];
-    const rp_dtype dtype = (rp_dtype)leaf->type.dtype;
-    if (dtype != RP_I32 && dtype != RP_I64) continue;
-    const int64_t count = rp_type_count(&leaf->type);
-    const void *data = count > 0 ? index_bytes(e, check->leaf) : NULL;
-    if (count > 0 && data == NULL) return e->ctx->status;
-    for (int64_t i = 0; i < count; i++) {
-      int64_t found;
-      if (index_ok(data, dtype, i, &check->range, &found)) continue;
-      const char *name = rp_leaf_name(rp_bound_tensor(e, check->leaf));
-      return rp_fail(e->ctx, RP_VALUE,
-                     "[%s] %s %lld, valid 0..%lld (element %lld of %s)",
-                     graph->nodes.at[check->node].op->name, check->range.what,
-                     (long long)found, (long long)check->range.limit - 1,
-                     (long long)i + 1, *name ? name : "its input");
-    }
+    const rp_type *type = &graph->leaves.at[check->leaf].type;
+    if ((type->dtype != RP_I32 && type->dtype != RP_I64) ||
+        rp_type_count(type) == 0)
+      continue;
+    void *copy = NULL;
+    const void *data = index_bytes(e, check->leaf, &copy);
+    status = data ? check_range(e, check, data) : e->ctx->status;
+    rp_free(e->ctx, copy, (size_t)rp_type_bytes(type));
   }
-  return RP_OK;
+  return status;
 }
 
 static bool updates(const rp_request *request) {

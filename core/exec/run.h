@@ -13,7 +13,7 @@ struct rp_run_data {
   rp_array *arrays;  /* by ref, with room for data pointers */
   int32_t n;
   bool may_fault;    /* an index is computed on a device that says so later */
-  bool has_run;
+  bool has_run, is_unrecordable;
   rp_bound bound;
   rp_recordings recordings;
   int32_t *slots;    /* by graph target: where its result is delivered, -1 */

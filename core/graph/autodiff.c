@@ -256,6 +256,11 @@ rp_status rp_grad(rp_tensor *y, rp_tensor *d_y, rp_tensor *const *x, int n_x,
                    rp_dims_text(&y->type, b),
                    rp_dtype_name((rp_dtype)y->type.dtype));
   }
+  /* What has no inputs lies where y does, whatever the default. */
+  int8_t *device = &ctx->recorder->device;
+  const int8_t before = *device;
+  if (rp_root_node(y)->device != RP_ANYWHERE)
+    *device = rp_root_node(y)->device;
   rp_tape tape;
   rp_tape_open(&tape, ctx);
   if (d_y == NULL) d_y = rp_full_like(&tape, &y->type, 1);
@@ -266,5 +271,6 @@ rp_status rp_grad(rp_tensor *y, rp_tensor *d_y, rp_tensor *const *x, int n_x,
   }
   for (int i = 0; i < n_x && status == RP_OK; i++) rp_tensor_retain(d_x[i]);
   rp_tape_close(&tape);
+  *device = before;
   return status;
 }

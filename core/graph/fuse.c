@@ -27,23 +27,6 @@ static bool is_fusable(const rp_graph_node *node) {
          !(node->op->flags & (RP_EFFECT | RP_COSTLY));
 }
 
-/* Of one layer and mark; a backward node is where its origin is. */
-static bool same_stretch(const rp_graph *graph, const rp_graph_node *a,
-                         const rp_graph_node *b) {
-  const rp_graph_node *nodes = graph->nodes.at;
-  const rp_place *p = a->origin < 0 ? &a->place : &nodes[a->origin].place;
-  const rp_place *q = b->origin < 0 ? &b->place : &nodes[b->origin].place;
-  return p->layer == q->layer && p->entry == q->entry &&
-         p->segment == q->segment;
-}
-
-/* The value as a whole, element for element. */
-static bool is_plain(const rp_graph *graph, const rp_operand *in) {
-  return in->strides.offset == 0 &&
-         rp_type_equal(&in->type, &graph->values.at[in->value].type) &&
-         rp_strides_are_contiguous(&in->type, &in->strides);
-}
-
 /* Whether node `at` may join the group at + 1 .. root: its value has the
    root's dims, and only the group reads it, as it lies. */
 static bool may_join(const rp_graph *graph, const int32_t *readers, int32_t at,
@@ -52,7 +35,7 @@ static bool may_join(const rp_graph *graph, const int32_t *readers, int32_t at,
   const rp_graph_node *last = &graph->nodes.at[root];
   const rp_graph_value *value = &graph->values.at[node->first_value];
   const rp_graph_value *made = &graph->values.at[last->first_value];
-  if (!is_fusable(node) || !same_stretch(graph, node, last) || value->keep ||
+  if (!is_fusable(node) || !rp_graph_same_stretch(graph, node, last) || value->keep ||
       value->target || !rp_dims_equal(&value->type, &made->type) ||
       (at < graph->n_forward) != (root < graph->n_forward))
     return false;
@@ -63,16 +46,11 @@ static bool may_join(const rp_graph *graph, const int32_t *readers, int32_t at,
     for (int32_t k = 0; k < reader->n_operands; k++) {
       const rp_operand *in = rp_graph_in(graph, reader, k);
       if (in->value != node->first_value) continue;
-      if (!is_plain(graph, in)) return false;
+      if (!rp_operand_is_whole(graph, in)) return false;
       inside++;
     }
   }
   return inside > 0 && inside == readers[node->first_value] && random <= 1;
-}
-
-static bool same_operand(const rp_operand *a, const rp_operand *b) {
-  return a->value == b->value && rp_type_equal(&a->type, &b->type) &&
-         memcmp(&a->strides, &b->strides, sizeof a->strides) == 0;
 }
 
 /* What a group reads from outside, each once; their number, or more than
@@ -88,7 +66,7 @@ static int32_t collect_operands(const rp_graph *graph, int32_t first,
           in->value >= 0 ? graph->values.at[in->value].node : -1;
       bool known = maker >= first;
       for (int32_t j = 0; j < n && !known; j++)
-        known = same_operand(&out[j], in);
+        known = rp_operand_equal(&out[j], in);
       if (known) continue;
       if (n == OPERANDS) return n + 1;
       out[n++] = *in;
@@ -111,7 +89,7 @@ static int32_t input_of(const rp_graph *graph, const rp_operand *in,
   const int32_t maker = in->value >= 0 ? graph->values.at[in->value].node : -1;
   if (maker >= first) return -1 - (maker - first);
   for (int32_t j = 0; j < n; j++)
-    if (same_operand(&operands[j], in)) return j;
+    if (rp_operand_equal(&operands[j], in)) return j;
   return 0;
 }
 
@@ -207,13 +185,7 @@ rp_status rp_graph_fuse(rp_graph *graph, rp_context *ctx) {
   const size_t nodes = (size_t)graph->nodes.n * sizeof(int32_t);
   int32_t *readers = rp_alloc(ctx, values), *moved = rp_alloc(ctx, nodes);
   rp_status status = readers && moved ? RP_OK : RP_NOMEM;
-  for (int32_t i = 0; status == RP_OK && i < graph->nodes.n; i++) {
-    const rp_graph_node *node = &graph->nodes.at[i];
-    for (int32_t k = 0; k < node->n_operands; k++) {
-      const int32_t v = rp_graph_in(graph, node, k)->value;
-      if (v >= 0) readers[v]++;
-    }
-  }
+  if (status == RP_OK) rp_graph_count_readers(graph, readers);
   for (int32_t root = graph->nodes.n - 1; root >= 0 && status == RP_OK;
        root--) {
     const int32_t first = group_of(graph, readers, root);

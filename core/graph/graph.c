@@ -271,6 +271,31 @@ void rp_graph_renumber(rp_graph *graph, const int32_t *moved) {
   }
 }
 
+bool rp_operand_is_whole(const rp_graph *graph, const rp_operand *in) {
+  return in->value >= 0 && in->strides.offset == 0 &&
+         rp_type_equal(&in->type, &graph->values.at[in->value].type) &&
+         rp_strides_are_contiguous(&in->type, &in->strides);
+}
+
+bool rp_graph_same_stretch(const rp_graph *graph, const rp_graph_node *a,
+                           const rp_graph_node *b) {
+  const rp_graph_node *nodes = graph->nodes.at;
+  const rp_place *p = a->origin < 0 ? &a->place : &nodes[a->origin].place;
+  const rp_place *q = b->origin < 0 ? &b->place : &nodes[b->origin].place;
+  return p->layer == q->layer && p->entry == q->entry &&
+         p->segment == q->segment;
+}
+
+void rp_graph_count_readers(const rp_graph *graph, int32_t *readers) {
+  for (int32_t i = 0; i < graph->nodes.n; i++) {
+    const rp_graph_node *node = &graph->nodes.at[i];
+    for (int32_t k = 0; k < node->n_operands; k++) {
+      const int32_t v = rp_graph_in(graph, node, k)->value;
+      if (v >= 0) readers[v]++;
+    }
+  }
+}
+
 static void free_attributes(rp_context *ctx, int64_t *ints, int32_t n_ints,
                             double *reals, int32_t n_reals) {
   rp_free(ctx, ints, (size_t)n_ints * sizeof *ints);

@@ -107,9 +107,21 @@ rp_status rp_graph_simplify(rp_graph *graph, rp_context *ctx);
 /* Lets gradients that make a forward node's values too run in its place. */
 void rp_graph_join(rp_graph *graph);
 bool rp_operand_equal(const rp_operand *a, const rp_operand *b);
+/* `in` is a value as a whole, element for element. */
+bool rp_operand_is_whole(const rp_graph *graph, const rp_operand *in);
+/* Of one layer and mark; a backward node is where its origin is. */
+bool rp_graph_same_stretch(const rp_graph *graph, const rp_graph_node *a,
+                           const rp_graph_node *b);
+/* readers[v]: the operands that read value v. */
+void rp_graph_count_readers(const rp_graph *graph, int32_t *readers);
 /* In a graph with a backward part, puts the two parts of each forward op that
    has them (rp_op.parts) in its place. */
 rp_status rp_graph_split(rp_graph *graph, rp_context *ctx);
+/* Lets ops do what is behind them (rp_op.ends) where nobody else reads what is
+   in between, and the op that does both runs for such an input 0. Bits stay. */
+typedef bool rp_runs(const void *user, const rp_op *op, rp_dtype dtype);
+rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                       const void *user);
 /* Makes chains and small trees of elementwise ops one node each, where nobody
    else reads what is in between: ops recorded one after the other, of one
    layer and mark, whose values have one shape. Bits stay. */

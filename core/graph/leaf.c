@@ -33,7 +33,9 @@ rp_storage *rp_storage_new(rp_device *device, int64_t size) {
   }
   storage->device = device;
   storage->slot = -1;
-  storage->used = device->runs; /* its bytes may have been another's */
+  /* Its bytes may have been another's, and what was done with those, and what
+     zeroes these, may be yet to come. */
+  storage->used = device->runs + 1;
   storage->size = size;
   storage->refs = 1;
   return storage;

@@ -63,6 +63,18 @@ typedef struct rp_index_range {
   const char *what; /* "label", "index" */
 } rp_index_range;
 
+/* An elementwise op, and the op that does its work too on output 0 while it
+   writes that: `whole` takes an op's inputs, then what `behind` reads beside
+   its output, and the attributes of the one, then of the other. It is in no
+   registry; its bits are those of the two. */
+typedef struct rp_ending {
+  const rp_op *behind, *whole;
+  /* For input 0, output 0 and what `behind` makes of it. */
+  bool (*fits)(const rp_type *in, const rp_type *made, const rp_type *out);
+} rp_ending;
+
+enum { RP_ENDINGS = 2 };
+
 struct rp_op {
   const char *name;
   int8_t inputs, outputs; /* outputs -1: as many as ints[0] says */
@@ -115,6 +127,8 @@ struct rp_op {
      again: parts[0] makes outputs 1.. from the same inputs, parts[1] output 0
      from the inputs and those. Same attributes, same bits. */
   const rp_op *parts[2];
+  /* What may run with this op, up to the first without an op. */
+  rp_ending ends[RP_ENDINGS];
 
   /* NULL: one FLOP an output element, every input and output touched once. */
   rp_cost (*cost)(const rp_node *node);

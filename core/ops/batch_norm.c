@@ -18,7 +18,8 @@
    norm.c: why not y, why not h) and the weight. */
 #include "graph/op.h"
 
-extern const rp_op rp_op_batch_norm_grad, rp_op_group_norm_grad;
+extern const rp_op rp_op_batch_norm_grad, rp_op_group_norm_grad, rp_op_add,
+    rp_op_relu;
 
 /* ---- shapes ------------------------------------------------------------- */
 
@@ -182,9 +183,28 @@ static int batch_norm_effects(rp_tape *tape, const rp_node *node,
 const rp_op rp_op_batch_norm_statistics = {
     .name = "batch_norm_statistics", .inputs = 3, .outputs = 2,
 };
-/* x, w, b, mean, var -> y. */
+static bool stays_wide(const rp_type *in, const rp_type *made,
+                      const rp_type *out) {
+  return in->dtype != RP_BF16 && made->dtype == out->dtype;
+}
+
+/* x, w, b, mean, var[, z] -> y, y + z, relu(y), relu(y + z). */
+const rp_op rp_op_batch_norm_apply_relu = {
+    .name = "batch_norm_apply+relu", .inputs = 5, .outputs = 1, .in_place = 1,
+};
+const rp_op rp_op_batch_norm_apply_add_relu = {
+    .name = "batch_norm_apply+add+relu", .inputs = 6, .outputs = 1,
+    .in_place = 1 | 1 << 5,
+};
+const rp_op rp_op_batch_norm_apply_add = {
+    .name = "batch_norm_apply+add", .inputs = 6, .outputs = 1,
+    .in_place = 1 | 1 << 5,
+    .ends = {{&rp_op_relu, &rp_op_batch_norm_apply_add_relu, stays_wide}},
+};
 const rp_op rp_op_batch_norm_apply = {
     .name = "batch_norm_apply", .inputs = 5, .outputs = 1, .in_place = 1,
+    .ends = {{&rp_op_relu, &rp_op_batch_norm_apply_relu, stays_wide},
+             {&rp_op_add, &rp_op_batch_norm_apply_add, stays_wide}},
 };
 
 const rp_op rp_op_batch_norm = {

@@ -225,18 +225,19 @@ static bool linear_accepts(const rp_node *node, int input) {
   return matrix_accepts(t);
 }
 
-/* dw = dy^T x and dbias = sum of dy over all rows, then dx = dy w. */
+/* dbias = sum of dy over all rows, while that is in the cache, dw = dy^T x, then
+   dx = dy w. */
 static void linear_grad(rp_tape *tape, const rp_node *node,
                         rp_tensor *const *dy, rp_tensor **dx) {
   rp_tensor *x = rp_input(node, 0), *w = rp_input(node, 1);
   rp_tensor *rows =
       as_rows(tape, rp_cast(tape, dy[0], (rp_dtype)x->type.dtype));
-  if (rp_tape_needs(tape, 1))
-    dx[1] = gradient_of(tape, w, matrix_transposed(tape, rows),
-                        as_rows(tape, x));
   if (node->n_inputs > 2 && rp_tape_needs(tape, 2))
     dx[2] = rp_cast(tape, rp_sum_to(tape, dy[0], rp_in(node, 2)),
                     (rp_dtype)rp_in(node, 2)->dtype);
+  if (rp_tape_needs(tape, 1))
+    dx[1] = gradient_of(tape, w, matrix_transposed(tape, rows),
+                        as_rows(tape, x));
   if (rp_tape_needs(tape, 0))
     dx[0] = rp_reshape(tape, gradient_of(tape, x, rows, w),
                        rp_in(node, 0));

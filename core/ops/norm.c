@@ -9,10 +9,14 @@
    1e-5 when not given. Outputs are y and the statistics. Backward
    reads x and the statistics: h would be one more array of x's size, y
    instead of x would need w and b to be undone and divides by small
-   weights. */
+   weights.
+
+   A norm rounds its y to bf16 itself where a cast is behind it; a gradient
+   adds to dx what goes around the norm. */
 #include "graph/op.h"
 
-extern const rp_op rp_op_layer_norm_grad, rp_op_rms_norm_grad;
+extern const rp_op rp_op_layer_norm_grad, rp_op_rms_norm_grad, rp_op_cast,
+    rp_op_add;
 
 /* ---- shapes ------------------------------------------------------------- */
 
@@ -149,6 +153,31 @@ static rp_tensor *through_rstd(rp_tape *tape, rp_tensor *g, rp_tensor *rstd,
   return rp_mul(tape, centred, beside(tape, t, x, w));
 }
 
+/* ---- with what is behind ------------------------------------------------ */
+
+static bool rounds(const rp_type *in, const rp_type *made,
+                   const rp_type *out) {
+  return in->dtype == RP_F32 && made->dtype == RP_F32 && out->dtype == RP_BF16;
+}
+static bool sums(const rp_type *in, const rp_type *made, const rp_type *out) {
+  return in->dtype != RP_BF16 && made->dtype == out->dtype;
+}
+
+const rp_op rp_op_layer_norm_cast = {
+    .name = "layer_norm+cast", .inputs = 3, .outputs = 3,
+};
+const rp_op rp_op_rms_norm_cast = {
+    .name = "rms_norm+cast", .inputs = 2, .outputs = 2,
+};
+const rp_op rp_op_layer_norm_grad_add = {
+    .name = "layer_norm_grad+add", .inputs = 6, .outputs = 3,
+    .in_place = 1 | 2 | 1 << 5,
+};
+const rp_op rp_op_rms_norm_grad_add = {
+    .name = "rms_norm_grad+add", .inputs = 5, .outputs = 2,
+    .in_place = 1 | 2 | 1 << 4,
+};
+
 /* ---- layer_norm --------------------------------------------------------- */
 
 static void layer_norm_grad(rp_tape *tape, const rp_node *node,
@@ -182,6 +211,7 @@ const rp_op rp_op_layer_norm = {
     .name = "layer_norm", .inputs = 3, .outputs = 3, .in_place = 1,
     .flags = RP_MIXED,
     .type = layer_norm_type, .grad = layer_norm_grad, .cost = layer_norm_cost,
+    .ends = {{&rp_op_cast, &rp_op_layer_norm_cast, rounds}},
 };
 
 /* g = dy w:  dx = rstd (g - mean(g) - h mean(g h)),
@@ -206,6 +236,7 @@ const rp_op rp_op_layer_norm_grad = {
     .name = "layer_norm_grad", .inputs = 5, .outputs = 3, .in_place = 1 | 2,
     .type = grad_type, .decompose = layer_norm_grad_decompose,
     .cost = layer_norm_grad_cost,
+    .ends = {{&rp_op_add, &rp_op_layer_norm_grad_add, sums}},
 };
 
 /* ---- rms_norm ----------------------------------------------------------- */
@@ -230,6 +261,7 @@ const rp_op rp_op_rms_norm = {
     .name = "rms_norm", .inputs = 2, .outputs = 2, .in_place = 1,
     .flags = RP_MIXED,
     .type = rms_norm_type, .grad = rms_norm_grad, .cost = rms_norm_cost,
+    .ends = {{&rp_op_cast, &rp_op_rms_norm_cast, rounds}},
 };
 
 /* g = dy w, h = x rstd:  dx = rstd (g - h mean(g h)), dw = sum of dy h. */
@@ -250,4 +282,5 @@ const rp_op rp_op_rms_norm_grad = {
     .name = "rms_norm_grad", .inputs = 4, .outputs = 2, .in_place = 1 | 2,
     .type = grad_type, .decompose = rms_norm_grad_decompose,
     .cost = rms_norm_grad_cost,
+    .ends = {{&rp_op_add, &rp_op_rms_norm_grad_add, sums}},
 };

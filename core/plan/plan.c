@@ -103,6 +103,7 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   plan->graph = *graph;
   plan->key = *key;
   plan->n_kernels = graph->nodes.n;
+  if (device->backend->enter) device->backend->enter(device);
   const size_t n = (size_t)plan->n_kernels;
   plan->kernels = rp_alloc(ctx, n * sizeof *plan->kernels);
   plan->workspace_bytes = rp_alloc(ctx, n * sizeof(int64_t));

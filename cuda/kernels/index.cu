@@ -28,7 +28,7 @@ __global__ void check_all(checked_indices idx, int64_t n) {
   RP_EACH(i, n) idx[i];
 }
 
-/* ---- reading ------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------- */
 
 /* Rows of `inner` pieces of the size of P. */
 template <typename P>
@@ -100,7 +100,7 @@ template <typename P> rp_status gather(const rp_kernel_args *args) {
                 s);
 }
 
-/* ---- adding ------------------------------------------------------------------- */
+/* ---- adding -------------------------------------------------------------- */
 
 /* dx:(outer, n, inner) = dw (NULL: 0), and then dx[.., idx[i], ..] += dy[..,
    i, ..]. */

@@ -31,7 +31,7 @@ problem problem_of(const rp_kernel_args *args, int logits) {
   return p;
 }
 
-/* ---- forward -------------------------------------------------------------------- */
+/* ---- forward ------------------------------------------------------------- */
 
 /* Each row's lse, and its loss: 0 where it is ignored. `losses` are the rows'
    for the sum, or the op's own output. */
@@ -106,7 +106,7 @@ template <typename T> rp_status cross_entropy(const rp_kernel_args *args) {
                 dim3(ONE_BLOCK), 0, losses, loss, p);
 }
 
-/* ---- backward -------------------------------------------------------------------- */
+/* ---- backward ------------------------------------------------------------ */
 
 __global__ void count_labels(int64_t *count, problem p) {
   __shared__ int64_t scratch[WARP];

@@ -36,7 +36,7 @@ __device__ __forceinline__ spot spot_of(int64_t i, const int64_t (&size)[2]) {
   return s;
 }
 
-/* ---- the greatest ----------------------------------------------------------------- */
+/* ---- the greatest -------------------------------------------------------- */
 
 rp_window window_of(const rp_kernel_args *args) {
   rp_window w;
@@ -197,7 +197,7 @@ template <typename T> rp_status run_max_pool_grad(const rp_kernel_args *args) {
                 window_of(args), p);
 }
 
-/* ---- means of spans ------------------------------------------------------------------ */
+/* ---- means of spans ------------------------------------------------------ */
 
 enum kind { WINDOWS, ADAPTIVE, NEAREST };
 

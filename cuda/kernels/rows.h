@@ -15,7 +15,7 @@
 
 namespace rp {
 
-/* ---- units ------------------------------------------------------------------ */
+/* ---- units --------------------------------------------------------------- */
 
 /* Elements of a unit. */
 template <typename T> constexpr int UNIT = 16 / (int)sizeof(T);
@@ -93,7 +93,7 @@ struct stretch {
   }
 };
 
-/* ---- teams ------------------------------------------------------------------- */
+/* ---- teams --------------------------------------------------------------- */
 
 /* So many threads of a block of BLOCK share a row: 1, WARP or BLOCK. */
 struct team {
@@ -128,7 +128,7 @@ static inline team team_for(int64_t units) {
   return team{units <= 2 ? 1 : units <= 8 * WARP ? (int)WARP : (int)BLOCK};
 }
 
-/* ---- arithmetic ---------------------------------------------------------------- */
+/* ---- arithmetic ---------------------------------------------------------- */
 
 __device__ __forceinline__ float exp_of(float x) { return expf(x); }
 __device__ __forceinline__ double exp_of(double x) { return scalar::exp(x); }
@@ -167,7 +167,7 @@ __device__ __forceinline__ exp_sum<W> exp_sum_join(team t, exp_sum<W> s,
   return exp_sum<W>{top, t.reduce(mine, (W)0, scratch, sum_of())};
 }
 
-/* ---- (outer, n, inner) ---------------------------------------------------------- */
+/* ---- (outer, n, inner) --------------------------------------------------- */
 
 /* A contiguous array around the one dim that a kernel walks. */
 struct extent {

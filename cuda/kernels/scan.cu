@@ -24,7 +24,7 @@ cut cut_of(int64_t outer, int64_t n) {
   return cut{chunk, chunk ? (n + chunk - 1) / chunk : 1};
 }
 
-/* ---- argmax ------------------------------------------------------------------- */
+/* ---- argmax -------------------------------------------------------------- */
 
 template <typename T> struct place {
   T value;
@@ -155,7 +155,7 @@ template <typename T> rp_status argmax(const rp_kernel_args *args) {
                 e.outer, e.n, c.parts);
 }
 
-/* ---- cumsum ------------------------------------------------------------------- */
+/* ---- cumsum -------------------------------------------------------------- */
 /* Sums of f32 run in f64, sums of integers in 64 bits. x and y may be one. */
 
 /* The sum over the threads of the block before this one; *all: over all of

@@ -7,7 +7,7 @@
 namespace rp {
 namespace {
 
-/* ---- rows -------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------- */
 
 /* Rows of n; `limit` of them count where causal, so many more in each row of
    `queries`. The mask's entry for (row, j) is at mask[walk(row) + j * step];
@@ -169,7 +169,7 @@ __global__ void softmax_grad_row(const T *dy, const T *y, T *dx, scores s) {
   }
 }
 
-/* ---- along an earlier dim ------------------------------------------------------ */
+/* ---- along an earlier dim ------------------------------------------------ */
 
 template <typename T, bool IS_LOG>
 __global__ void softmax_columns(const T *x, T *y, extent e) {
@@ -209,7 +209,7 @@ __global__ void softmax_grad_columns(const T *dy, const T *y, T *dx,
   }
 }
 
-/* ---- launching ------------------------------------------------------------------ */
+/* ---- launching ----------------------------------------------------------- */
 
 /* Units that a row may touch: one more where rows begin inside of one. */
 template <typename T> int64_t units_of(int64_t n) {
@@ -287,7 +287,7 @@ rp_status softmax_grad(const rp_kernel_args *args) {
                 (T *)args->out[0].data, e);
 }
 
-/* ---- attention -------------------------------------------------------------------- */
+/* ---- attention ----------------------------------------------------------- */
 
 /* Scores (..., queries, keys), row by row. */
 scores scores_of(const rp_kernel_args *args) {

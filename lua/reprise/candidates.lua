@@ -45,6 +45,21 @@ local function parts(graph)
   return list
 end
 
+--- Globs of what lists of modules hold (blocks.1, blocks.2, ...): all of them
+-- together, then each list's.
+local function lists(graph)
+  local seen, list = {}, {}
+  for _, scope in ipairs(support.scopes(graph)) do
+    local name = scope:match '([^.]*)%.%d+$'
+    if name and not seen[name] then
+      seen[name] = true
+      list[#list + 1] = ('*.%s.*'):format(name)
+    end
+  end
+  if #list > 1 then table.insert(list, 1, table.concat(list, ',')) end
+  return list
+end
+
 local function costly_ops(graph)
   local seen, list = {}, {}
   for i = 1, graph.n_forward do
@@ -66,7 +81,7 @@ function candidates.specs(graph)
     {'uniform=%d', counts(#graph.layers)}, {'segments=%d', counts(#graph.layers)},
     {'revolve=%d', counts(steps)},
     {'nodes=%d', counts(graph.n_forward)}, {'ops=%s', costly_ops(graph)},
-    {'scope=*.%s', parts(graph)},
+    {'scope=*.%s', parts(graph)}, {'scope=%s', lists(graph)},
   }
   local list, more, at = {}, true, 0
   while more do

@@ -91,6 +91,7 @@ local groups = {
     {'dtype', '<name>', dtype, 'f32 (default), f64, or bf16: products and '
        .. 'what is kept in bf16, weights and losses in f32'},
     {'device', '<name>', device, 'cpu (default), cuda or cuda:1: where it all runs'},
+    {'no-cuda-graph', nil, nil, 'with --device cuda: launch each kernel on its own'},
   }},
   {'Data', {
     {'data', '<path>', any, 'a text for gpt (default: the built-in stories), '
@@ -252,6 +253,9 @@ local function contradiction(options)
   if options.picture and not options.plan then
     return '--picture goes with --plan'
   end
+  if options.no_cuda_graph and not (options.device or 'cpu'):find 'cuda' then
+    return '--no-cuda-graph goes with --device cuda'
+  end
   if options.profile and options.fit then
     return '--profile is of one size, and --fit tries others: leave one out'
   end
@@ -342,6 +346,7 @@ end
 ---@field detect_anomaly? boolean
 ---@field verify_replay? boolean
 ---@field profile? string
+---@field no_cuda_graph? boolean
 
 --- Options from arguments, every default filled in. `--help` prints and exits.
 ---@param arguments string[]

@@ -6,6 +6,7 @@ local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
 local ckpt = require 'reprise.ckpt'
 local clock = require 'reprise.report.clock'
+local device = require 'reprise.device'
 local failure = require 'reprise.failure'
 local isolate = require 'reprise.isolate'
 local run = require 'reprise.run'
@@ -60,7 +61,7 @@ local function measure(fn, spec, options)
   local function clear()
     for _, p in ipairs(parameters) do p.grad = nil end
   end
-  local before = isolate.status 'VmRSS'
+  local before = isolate.is_possible() and isolate.status 'VmRSS'
   local hash, peak = 0xcbf29ce484222325ULL, 0
   local least, processor = math.huge, math.huge
   local plan, loss
@@ -68,6 +69,7 @@ local function measure(fn, spec, options)
     -- What the step before recorded is let go outside the time of this one.
     collectgarbage()
     clear()
+    device.wait()
     local start, start_processor = clock(), os.clock()
     loss = record()
     if opt then
@@ -75,6 +77,7 @@ local function measure(fn, spec, options)
     else
       loss:backward {ckpt = spec}
     end
+    device.wait()
     -- The first step plans. Of the others the least: what else the machine
     -- does only adds to a step's time.
     if n > 0 then
@@ -85,9 +88,10 @@ local function measure(fn, spec, options)
     peak = math.max(peak, plan:measured_peak())
     hash = hash_of(hash, loss)
   end
-  local grown = before and isolate.status 'VmHWM' - before
+  local grown = before and isolate.status 'VmHWM' - before or nil
   clear()
   -- Another program than the step, which is what a profile is of.
+  local profile = run.profile
   run.profile = nil
   local again = record()
   again:backward {ckpt = spec}
@@ -95,6 +99,7 @@ local function measure(fn, spec, options)
   for _, p in ipairs(parameters) do
     if p.grad then hash = hash_of(hash, p.grad) end
   end
+  run.profile = profile
   return {
     strategy = plan.strategy, peak_bytes = plan.peak_bytes,
     measured_bytes = peak, resident_bytes = grown,

@@ -28,6 +28,20 @@ function device.slot(name, where)
   return slot
 end
 
+--- Whether another device than the CPU was taken into use.
+---@return boolean
+function device.is_any_open()
+  for name in pairs(slots) do
+    if name ~= 'cpu' then return true end
+  end
+  return false
+end
+
+--- Waits until everything has run, wherever.
+function device.wait()
+  for _, slot in pairs(slots) do failure.check(C.rp_synchronize(ctx, slot)) end
+end
+
 --- Whether the text has the form of a device's name.
 function device.is_name(text)
   return type(text) == 'string' and (text:match '^cpu$' or text:match '^cuda') and true or
@@ -40,14 +54,21 @@ function device.name(slot)
   return ffi.string(C.rp_device_name(ctx, slot or -1))
 end
 
+local function restored(before, ok, ...)
+  C.rp_device_default(ctx, before)
+  if not ok then failure.again((...)) end
+  return ...
+end
+
+--- fn(...), where new leaves and recipes without inputs lie where x does.
+---@param x reprise.Tensor
+function device.beside(x, fn, ...)
+  return restored(C.rp_device_default(ctx, C.rp_tensor_device(x.ptr)), pcall(fn, ...))
+end
+
 --- fn whose last argument may be options with a `device`: what it makes lies
 -- there.
 function device.aware(where, fn)
-  local function restored(before, ok, ...)
-    C.rp_device_default(ctx, before)
-    if not ok then failure.again((...)) end
-    return ...
-  end
   return function(...)
     local n = select('#', ...)
     local options = n > 0 and select(n, ...)

@@ -2,6 +2,7 @@
 
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
+local device = require 'reprise.device'
 local failure = require 'reprise.failure'
 local tensor = require 'reprise.tensor'
 
@@ -79,7 +80,8 @@ function grad.custom_vjp(forward, backward)
     local given, d_ys = {}, {}
     for i = 1, #ys do
       pointer(ys[i], 'custom_vjp forward')
-      d_ys[i] = own(C.rp_leaf(ctx, C.RP_INPUT, C.rp_tensor_type(ys[i].ptr)))
+      d_ys[i] = own(device.beside(ys[i], C.rp_leaf, ctx, C.RP_INPUT,
+        C.rp_tensor_type(ys[i].ptr)))
       given[i] = d_ys[i]
     end
     for i = 1, #ys do given[#ys + i] = ys[i] end

@@ -1,8 +1,10 @@
 --- Runs a function in a child process of its own: what it allocates and how
--- far its memory grew is its alone, and what ends it ends nothing else.
+-- far its memory grew is its alone, and what ends it ends nothing else. Where a
+-- GPU is in use it runs in this one: no child could use the GPU.
 
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
+local device = require 'reprise.device'
 
 local C, ctx = binding.C, binding.ctx
 
@@ -47,12 +49,16 @@ local function written(result)
   return 'return {' .. table.concat(parts, ', ') .. '}'
 end
 
-local function child(fn, out)
-  -- A new process' account: no arena, no freed heap that would hide growth.
+-- A new process' account: no arena, no freed heap that would hide growth.
+local function clear_accounts()
   C.rp_arena_release(ctx)
   collectgarbage()
   collectgarbage()
   C.rp_memory_reset_peak(ctx)
+end
+
+local function child(fn, out)
+  clear_accounts()
   pcall(function() ffi.C.malloc_trim(0) end)
   local ok, result = pcall(fn)
   local text = written(ok and result or {child_error = tostring(result)})
@@ -77,12 +83,27 @@ local function read_all(from)
   return table.concat(parts)
 end
 
+--- Whether fn would run in a process of its own: CUDA does not survive a fork.
+---@return boolean
+function isolate.is_possible()
+  return not device.is_any_open()
+end
+
+local function here(fn)
+  clear_accounts()
+  local ok, result = pcall(fn)
+  clear_accounts()
+  if ok then return result end
+  return nil, tostring(result)
+end
+
 --- What fn returns in a child process: a flat table of numbers, strings and
--- booleans. Anything else that fn does is lost with the child.
+-- booleans. Anything else that fn does is lost with the child, if there is one.
 ---@param fn fun(): table
 ---@return table? result nil: fn raised, or the child was ended
 ---@return string? reason
 function isolate.run(fn)
+  if not isolate.is_possible() then return here(fn) end
   local ends = ffi.new 'int[2]'
   if ffi.C.pipe(ends) ~= 0 then return nil, 'no pipe to a child process' end
   -- What is buffered would be written twice.

@@ -12,6 +12,7 @@ local graph_of = require 'reprise.graph'
 local plans = require 'reprise.plan'
 local segments = require 'reprise.segments'
 local tensor = require 'reprise.tensor'
+local units = require 'reprise.report.units'
 
 local C, ctx = binding.C, binding.ctx
 local pointer = tensor.pointer
@@ -140,12 +141,31 @@ end
 
 local last
 
+-- A step of fewer bytes did not fail for what checkpointing can change.
+local WORTH_A_HINT = 64 * 2^20
+
+--- Raises that memory was refused, with what the step needs and the least that
+-- a budget can make of it.
+local function refuse_memory(prepared)
+  local reason = ffi.string(C.rp_message(ctx))
+  local plan = plans.new(prepared.plan, prepared.strategy.text)
+  local has_backward = prepared.request.action == C.RP_BACKWARD or
+    prepared.request.action == C.RP_MINIMIZE
+  if not has_backward or plan.peak_bytes < WORTH_A_HINT then failure.raise('%s', reason) end
+  local ok, front = pcall(plan.front, plan)
+  if not ok then failure.raise('%s', reason) end
+  failure.raise("%s. This step needs %s under %s; the least that a budget can make of it " ..
+    "is %s: {ckpt = 'budget=min'}", reason, units.bytes(plan.peak_bytes),
+    prepared.strategy.text, units.bytes(front[1].peak_bytes))
+end
+
 --- Runs what was prepared.
 ---@param prepared reprise.Prepared
 function run.execute(prepared)
   last = {plan = prepared.plan, text = prepared.strategy.text}
   local status = C.rp_plan_run(prepared.plan, prepared.request)
   failure.drain()
+  if status == C.RP_NOMEM then refuse_memory(prepared) end
   failure.check(status)
   if run.on_executed then run.on_executed(last) end
 end

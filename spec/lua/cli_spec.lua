@@ -69,7 +69,6 @@ describe('the command line', function()
       .. 'takes as few bytes and has the range of f32',
     ['--dtype bfloat16'] =
       '--dtype bfloat16: is not one of f32, bf16, f64; did you mean bf16?',
-    ['--device cuda'] = '--device cuda: is not one of cpu',
     ['--ckpt='] = '--ckpt : is empty',
     ['--json'] =
       '--json goes with --plan; --log FILE writes the steps as JSON',

@@ -153,6 +153,19 @@ describe('a program on cuda', function()
     end)
   end)
 
+  it('reads a small parameter as it is after each step', function()
+    on('cuda', function()
+      local w = nn.Parameter(rp.tensor {1, 2, 3})
+      local small = nn.Parameter(rp.ones(2))
+      local opt = optim.SGD({w, small}, {lr = 0.5})
+      for step = 1, 4 do
+        opt:minimize(w:sum() + small:sum())
+        assert.same({1 - step / 2, 2 - step / 2, 3 - step / 2}, w:totable())
+        assert.same({1 - step / 2, 1 - step / 2}, small:totable())
+      end
+    end)
+  end)
+
   it('moves tensors of every dtype there and back, views as they look', function()
     for dtype, list in pairs {f32 = {1.5, -2}, f64 = {1e300, 0.1}, bf16 = {1.5, -2},
         i32 = {7, -2147483648}, i64 = {2^40, -1}, bool = {true, false}} do
@@ -225,6 +238,13 @@ describe('a program on cuda', function()
         '[embedding]', '7', 'valid 0..4')
       assert.equal(before, table_:bytes())
       assert.same({2}, rp.embedding(table_, rp.tensor({1, 4}, {dtype = 'i64'})):sum(2).shape)
+      -- One that was computed before, and is held there.
+      local held = (rp.tensor({1, 3}, {dtype = 'i64'}) + 1):run()
+      assert.same(table_[3]:totable(), rp.embedding(table_, held)[1]:totable())
+      held = (rp.tensor({1, 6}, {dtype = 'i64'}) + 1):run()
+      fails(function() opt:minimize(rp.embedding(table_, held):sum()) end,
+        '[embedding]', 'index 7', 'valid 0..4')
+      assert.equal(before, table_:bytes())
     end)
   end)
 

@@ -166,7 +166,7 @@ describe('light values', function()
     for _, instruction in ipairs(plan:instructions()) do
       if instruction.replay then ops[#ops + 1] = plan:graph().nodes[instruction.run].op end
     end
-    assert.same({'batch_norm_apply', 'relu'}, ops)
+    assert.same({'batch_norm_apply+relu'}, ops)
     -- Forward alone runs batch_norm as one op, to the same bits.
     norm.running_mean:copy_(rp.zeros(8))
     norm.running_var:copy_(rp.ones(8))

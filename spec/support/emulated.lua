@@ -26,4 +26,15 @@ function emulated.there()
   return true
 end
 
+--- The hooks of spec/cuda/emulated/hooks.h, once it is there.
+function emulated.hooks()
+  if not emulated.library then
+    local file = assert(io.open 'spec/cuda/emulated/hooks.h')
+    ffi.cdef(file:read '*a':match '/%* ffi %*/(.*)/%* ffi end %*/')
+    file:close()
+    emulated.library = ffi.load(os.getenv 'RP_CUDA_LIBRARY')
+  end
+  return emulated.library
+end
+
 return emulated

@@ -150,7 +150,20 @@ function create.arange(...)
   return finished(record.two(arange, ends[1], ends[2], 1), options)
 end
 
+--- fn(x, ...) where x lies, unless its options name a device.
+local function beside(fn)
+  return function(x, ...)
+    local n = select('#', ...)
+    local options = n > 0 and select(n, ...)
+    local named = type(options) == 'table' and rawget(options, 'device')
+    if named or not tensor.is(x) then return fn(x, ...) end
+    return device.beside(x, fn, x, ...)
+  end
+end
+
 -- {device = ...} says where what is made lies.
-for name, fn in pairs(create) do create[name] = device.aware(name, fn) end
+for name, fn in pairs(create) do
+  create[name] = device.aware(name, name:match '_like$' and beside(fn) or fn)
+end
 
 return create

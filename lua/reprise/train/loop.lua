@@ -84,6 +84,9 @@ function loop.run(task, opt, options, hooks)
     if options.accumulate == 1 then promised = hooks.promised_bytes end
     local seconds = clock() - before
     result.loss, result.steps = loss, n
+    -- A device still runs what its programs have been handed over: a step
+    -- takes as long as until its loss is there, which waits for the one before.
+    if rp.get_default_device() ~= 'cpu' then took = seconds end
     times[n], result.predicted_seconds = took, predicted
     result.peak_bytes = math.max(result.peak_bytes, peak)
     -- The first step plans; its rate would mislead.

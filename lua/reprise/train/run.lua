@@ -184,6 +184,7 @@ end
 ---@param Model function the model's constructor
 return function(options, Model)
   rp.set_default_device(options.device)
+  if options.no_cuda_graph then rp.cuda.graphs(false, options.device) end
   rp.manual_seed(options.seed)
   -- bf16 is mixed precision: weights and inputs are f32.
   local mixed = options.dtype == 'bf16'

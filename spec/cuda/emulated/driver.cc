@@ -194,6 +194,12 @@ CUresult cuMemAddressFree(CUdeviceptr p, size_t bytes) {
   return CUDA_SUCCESS;
 }
 
+static bool is_device(int ordinal) {
+  int n = 0;
+  cudaGetDeviceCount(&n);
+  return ordinal >= 0 && ordinal < n;
+}
+
 CUresult cuMemCreate(CUmemGenericAllocationHandle *made, size_t bytes,
                      const CUmemAllocationProp *prop,
                      unsigned long long flags) {
@@ -201,7 +207,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle *made, size_t bytes,
   if (!made || bytes == 0 || bytes % GRANULE || flags ||
       prop->type != CU_MEM_ALLOCATION_TYPE_PINNED ||
       prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE ||
-      prop->location.id != 0)
+      !is_device(prop->location.id))
     return CUDA_ERROR_INVALID_VALUE;
   if (!take_bytes(bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   const int fd = memfd_create("emulated device", MFD_CLOEXEC);
@@ -262,7 +268,7 @@ CUresult cuMemSetAccess(CUdeviceptr p, size_t bytes,
   const std::vector<char *> found = covering(address(p), bytes);
   if (found.empty() || count != 1 ||
       access->location.type != CU_MEM_LOCATION_TYPE_DEVICE ||
-      access->location.id != 0)
+      !is_device(access->location.id))
     return CUDA_ERROR_INVALID_VALUE;
   for (char *each : found)
     make_accessible(each,

@@ -8,6 +8,7 @@ using namespace emulated;
 namespace {
 
 unsigned long long captures = 0;
+long long fail_in = 0;
 
 /* A topological order by the chosen order: forward is as captured. */
 cudaError_t replay(const std::vector<node> &nodes) {
@@ -41,6 +42,8 @@ void invalidate(CUstream_st *stream) {
 } // namespace emulated
 
 extern "C" {
+
+void rp_emulated_fail_instantiate(long long k) { fail_in = k; }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t handle,
                                    cudaStreamCaptureMode mode) {
@@ -103,6 +106,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *made, cudaGraph_t graph,
                                  unsigned long long) {
   RP_EMULATED_ALIVE();
   if (!made || !graph) return fail(cudaErrorInvalidValue);
+  if (fail_in && --fail_in == 0) return fail(cudaErrorMemoryAllocation);
   *made = new CUgraphExec_st{std::make_shared<std::vector<node>>(graph->nodes)};
   return cudaSuccess;
 }
@@ -115,6 +119,8 @@ cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *made,
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t handle) {
   RP_EMULATED_ALIVE();
   if (!graph) return fail(cudaErrorInvalidValue);
+  const cudaError_t other = check_current(handle);
+  if (other != cudaSuccess) return fail(other);
   const auto nodes = graph->nodes;
   const cudaError_t error = enqueue(handle, "cudaGraphLaunch", false,
                                     [nodes] { return replay(*nodes); });

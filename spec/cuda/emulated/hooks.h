@@ -17,6 +17,8 @@ void rp_emulated_eager(int eager);
 /* The k-th operation of a kernel or library from now (1: the next) fails with
    "unspecified launch failure", which then sticks. 0: none does. */
 void rp_emulated_fail_launch(long long k);
+/* The k-th cudaGraphInstantiate from now fails for want of memory. 0: none. */
+void rp_emulated_fail_instantiate(long long k);
 /* The device's memory, bytes. What is allocated stays. RP_EMULATED_BYTES. */
 void rp_emulated_limit(unsigned long long bytes);
 /* Bytes allocated now, and the most at a time since the last reset. */

@@ -175,8 +175,17 @@ cudaError_t enqueue(cudaStream_t handle, const std::string &name, bool counts,
   return is_eager() && lost() != cudaSuccess ? fail(lost()) : cudaSuccess;
 }
 
+cudaError_t check_current(cudaStream_t handle) {
+  CUstream_st *stream = resolve(handle);
+  return stream == &legacy_stream || stream == &per_thread_stream ||
+                 stream->device == current_device()
+             ? cudaSuccess : cudaErrorInvalidResourceHandle;
+}
+
 cudaError_t enqueue_library(cudaStream_t stream, const std::string &name,
                             std::function<void()> f) {
+  const cudaError_t other = check_current(stream);
+  if (other != cudaSuccess) return fail(other);
   return enqueue(stream, name, true,
                  [name, f] { return run_guarded(name, f); });
 }
@@ -236,6 +245,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     return fail(cudaErrorInvalidValue);
   *stream = new CUstream_st;
   (*stream)->flags = flags;
+  (*stream)->device = current_device();
   streams.insert(*stream);
   return cudaSuccess;
 }
@@ -315,6 +325,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
   if (!event) return fail(cudaErrorInvalidValue);
   *event = new CUevent_st;
   (*event)->flags = flags;
+  (*event)->device = current_device();
   return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *event) {
@@ -332,6 +343,9 @@ cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t handle,
   if (!event) return fail(cudaErrorInvalidResourceHandle);
   const cudaError_t wrong = check_stream(stream);
   if (wrong != cudaSuccess) return fail(wrong);
+  if (stream != &legacy_stream && stream != &per_thread_stream &&
+      stream->device != event->device)
+    return fail(cudaErrorInvalidResourceHandle);
   if (stream->capturing && flags & cudaEventRecordExternal) {
     stream->capturing->nodes.push_back(
         node{"event", [] { return cudaSuccess; }, stream->frontier, event});
@@ -499,6 +513,8 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes,
   if (bytes == 0) return cudaSuccess;
   if (owner(to) == PAGEABLE || (owner(to) == DEVICE && !is_on_device(to, bytes)))
     return fail(cudaErrorInvalidValue);
+  const cudaError_t other = check_current(stream);
+  if (other != cudaSuccess) return fail(other);
   return enqueue(stream, "cudaMemsetAsync", false, [=] {
     return run_guarded("cudaMemset",
                        [=] { fill(static_cast<char *>(to), value, bytes); });

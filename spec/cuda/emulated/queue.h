@@ -50,6 +50,7 @@ struct CUstream_st {
   std::deque<emulated::item> queue;
   uint64_t enqueued = 0, done = 0;
   unsigned flags = 0;
+  int device = 0;
   bool legacy = false;
   std::shared_ptr<emulated::capture> capturing;
   std::vector<int> frontier; /* nodes that what comes next must come after */
@@ -57,6 +58,7 @@ struct CUstream_st {
 
 struct CUevent_st {
   unsigned flags = 0;
+  int device = 0;
   emulated::record last;
   std::shared_ptr<emulated::capture> captured;
   std::vector<int> frontier;
@@ -74,6 +76,10 @@ record push(CUstream_st *stream, item made);
 /* What a lost device had before it is gone. */
 void drop_all();
 void invalidate(CUstream_st *stream);
+/* The calling thread's. */
+int current_device();
+/* Kernels and graphs go to streams of the calling thread's device alone. */
+cudaError_t check_current(cudaStream_t stream);
 } // namespace emulated
 
 #endif

@@ -1,6 +1,8 @@
 /* The device itself: what it says of itself, its errors, its launches. */
 #include <map>
 
+#include <unistd.h>
+
 #include "queue.h"
 
 using namespace emulated;
@@ -81,6 +83,15 @@ const named errors[] = {
 cudaError_t last_error = cudaSuccess, lost_to = cudaSuccess;
 std::string message;
 std::map<const void *, size_t> shared_limits;
+thread_local int current = 0;
+
+/* They share one memory and one clock; what keeps them apart is that neither
+   takes the other's work. RP_EMULATED_DEVICES, read each time. */
+int devices() {
+  const char *text = getenv("RP_EMULATED_DEVICES");
+  const int n = text ? atoi(text) : 1;
+  return n > 0 ? n : 1;
+}
 
 enum { SHARED_DEFAULT = 48 << 10, SHARED_MOST = 227 << 10 };
 
@@ -103,7 +114,12 @@ cudaError_t check_launch(dim3 grid, dim3 block, size_t shared,
 namespace emulated {
 
 cudaError_t fail(cudaError_t error) { return last_error = error; }
-cudaError_t lost() { return lost_to; }
+int current_device() { return current; }
+/* A process that was forked from one that used the device cannot. */
+cudaError_t lost() {
+  static const pid_t user = getpid();
+  return getpid() == user ? lost_to : cudaErrorInitializationError;
+}
 cudaError_t lose(cudaError_t error, const std::string &text) {
   if (lost_to == cudaSuccess) {
     lost_to = last_error = error;
@@ -126,7 +142,8 @@ cudaError_t rp_emulated_launch(const char *name, dim3 grid, dim3 block,
                                std::function<void()> thread,
                                const void *function) {
   RP_EMULATED_ALIVE();
-  const cudaError_t wrong = check_launch(grid, block, shared, function);
+  cudaError_t wrong = check_launch(grid, block, shared, function);
+  if (wrong == cudaSuccess) wrong = check_current(stream);
   if (wrong != cudaSuccess) return fail(wrong);
   const std::string called = name ? name : "?";
   return enqueue(stream, called, true, [=] {
@@ -167,15 +184,17 @@ const char *cudaGetErrorName(cudaError_t error) {
 /* ---- the device --------------------------------------------------------------------------- */
 
 cudaError_t cudaGetDeviceCount(int *count) {
-  *count = 1;
+  *count = devices();
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
   RP_EMULATED_ALIVE();
-  return device == 0 ? cudaSuccess : fail(cudaErrorInvalidDevice);
+  if (device < 0 || device >= devices()) return fail(cudaErrorInvalidDevice);
+  current = device;
+  return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int *device) {
-  *device = 0;
+  *device = current;
   return cudaSuccess;
 }
 cudaError_t cudaInitDevice(int device, unsigned, unsigned) {
@@ -187,7 +206,7 @@ cudaError_t cudaDeviceReset(void) {
   return drain_all();
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
-  if (device != 0) return fail(cudaErrorInvalidDevice);
+  if (device < 0 || device >= devices()) return fail(cudaErrorInvalidDevice);
   size_t total;
   RP_EMULATED_ALIVE();
   cudaMemGetInfo(nullptr, &total);
