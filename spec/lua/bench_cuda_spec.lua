@@ -2,6 +2,7 @@
 -- of its numbers is so.
 
 local emulated = require 'spec.support.emulated'
+local line_with = require('spec.support.files').line_with
 
 package.loaded['bench.measure'] = package.loaded['bench.measure']
   or dofile 'bench/measure.lua'
@@ -57,14 +58,6 @@ local function example()
         {id = 'none+compile', ckpt = 'none', variant = 'compile',
           error = 'no compiler'}}}},
   }
-end
-
-local function line_with(text, ...)
-  for line in text:gmatch '[^\n]+' do
-    local all = true
-    for _, part in ipairs {...} do all = all and line:find(part, 1, true) end
-    if all then return line end
-  end
 end
 
 describe('the GPU benchmark', function()

@@ -4,6 +4,7 @@ local lookup = require 'bench.compare.lookup'
 local pictures = require 'bench.compare.pictures'
 local report = require 'bench.compare.report'
 local results = require 'bench.compare.results'
+local line_with = require('spec.support.files').line_with
 
 local MIB = 2 ^ 20
 
@@ -42,14 +43,6 @@ local function example()
       theirs = {theirs('none', 'wide', 8, 90), theirs('none', '', 2, 100),
         theirs('every=2', '', 10, 40)}}},
   }
-end
-
-local function line_with(text, ...)
-  for line in text:gmatch '[^\n]+' do
-    local all = true
-    for _, part in ipairs {...} do all = all and line:find(part, 1, true) end
-    if all then return line end
-  end
 end
 
 describe('the benchmark report', function()

@@ -4,17 +4,7 @@
 
 local rp = require 'reprise'
 local run = require 'spec.support.run'
-local nn = rp.nn
-
---- fn() with and without fusion.
-local function both(fn)
-  local fused = fn()
-  local before = rp.fusion(false)
-  local ok, apart = pcall(fn)
-  rp.fusion(before)
-  if not ok then error(apart, 0) end
-  return fused, apart
-end
+local nn, both = rp.nn, run.fused_and_apart
 
 local function ops_of(plan)
   local list = {}

@@ -1,4 +1,4 @@
---- Files as a whole, for specs.
+--- Files as a whole and lines of texts, for specs.
 
 local files = {}
 
@@ -14,6 +14,16 @@ function files.write(name, text)
   local file = assert(io.open(name, 'w'))
   file:write(text)
   file:close()
+end
+
+--- The first line of a text that has all the given plain texts in it, or nil.
+---@return string?
+function files.line_with(text, ...)
+  for line in text:gmatch '[^\n]+' do
+    local all = true
+    for _, part in ipairs {...} do all = all and line:find(part, 1, true) end
+    if all then return line end
+  end
 end
 
 return files

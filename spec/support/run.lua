@@ -105,4 +105,14 @@ function run.same_bits(want, got, what)
   end
 end
 
+--- fn() with and without fusion.
+function run.fused_and_apart(fn)
+  local fused = fn()
+  local before = rp.fusion(false)
+  local ok, apart = pcall(fn)
+  rp.fusion(before)
+  if not ok then error(apart, 0) end
+  return fused, apart
+end
+
 return run
