@@ -3,8 +3,8 @@
 
 #include "base/context.h"
 #include "exec/run.h"
-#include "graph/recorder.h"
 #include "exec/trace.h"
+#include "graph/recorder.h"
 
 /* ---- what a plan keeps for its runs ------------------------------------------- */
 
