@@ -62,15 +62,8 @@ const uint64_t *rp_bound_draw(const rp_bound *bound, int32_t i) {
   return bound->block ? (const uint64_t *)bound->block->data + 2 * i : NULL;
 }
 
-static int64_t leaf_offset(const rp_plan *plan, int32_t leaf) {
-  int64_t at = leaves_offset(plan);
-  for (int32_t l = 0; l < leaf; l++)
-    at += rp_leaf_travels(&plan->graph.leaves.at[l]) ? RP_SLOT : 0;
-  return at;
-}
-
-void *rp_bound_leaf(const rp_bound *bound, const rp_plan *plan, int32_t l) {
-  return (char *)bound->block->data + leaf_offset(plan, l);
+char *rp_bound_leaves(const rp_bound *bound, const rp_plan *plan) {
+  return bound->block ? (char *)bound->block->data + leaves_offset(plan) : NULL;
 }
 
 void *rp_bound_result(const rp_bound *bound, const rp_plan *plan, int32_t t) {

@@ -29,10 +29,11 @@ int64_t rp_bound_bytes(const rp_plan *plan);
 rp_status rp_bound_open(rp_bound *bound, const rp_plan *plan);
 void rp_bound_close(rp_bound *bound, rp_context *ctx);
 
-/* Device addresses: of stream i's draw, of leaf l's slot, of target t's small
-   result (NULL where it is not small). */
+/* Device addresses: of stream i's draw, of the first slot of a leaf (those of
+   the others that travel follow, RP_SLOT bytes each, in order), of target t's
+   small result (NULL where it is not small). */
 const uint64_t *rp_bound_draw(const rp_bound *bound, int32_t i);
-void *rp_bound_leaf(const rp_bound *bound, const rp_plan *plan, int32_t l);
+char *rp_bound_leaves(const rp_bound *bound, const rp_plan *plan);
 void *rp_bound_result(const rp_bound *bound, const rp_plan *plan, int32_t t);
 
 /* Writes this run's draws and numbers. */

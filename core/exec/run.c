@@ -47,15 +47,18 @@ static rp_status allocate(rp_execution *e) {
   e->other_bytes = device->storage.bytes - own;
   rp_status status =
       device->arena.size < arena ? rp_arena_resize(device, arena) : RP_OK;
+  char *slot = rp_bound_leaves(&run->bound, e->plan);
   for (int32_t l = 0; l < graph->leaves.n && status == RP_OK; l++) {
     rp_tensor *root = rp_bound_tensor(e, l);
     if (root && root->node->leaf) status = rp_leaf_materialize(root);
-    if (!device->memory->is_host && rp_leaf_travels(&graph->leaves.at[l]))
-      e->leaf_data[l] = rp_bound_leaf(&run->bound, e->plan, l);
-    else if (root)
+    if (slot && rp_leaf_travels(&graph->leaves.at[l])) {
+      e->leaf_data[l] = slot;
+      slot += RP_SLOT;
+    } else if (root) {
       e->leaf_data[l] = rp_root_data(root);
-    else
+    } else {
       e->leaf_data[l] = (void *)graph->leaves.at[l].constant;
+    }
   }
   for (int32_t t = 0; t < graph->targets.n && status == RP_OK; t++) {
     const int32_t value = graph->targets.at[t];
