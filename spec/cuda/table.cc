@@ -91,6 +91,7 @@ void pairs(writer &w, const real_list &reals, fill f, fill g, bool mixes) {
   const int other = w.dtype == RP_BF16 ? RP_F32 : RP_BF16;
   w.add({w.leaf({7, 33}, f), w.leaf({7, 33}, g, other)}, {}, reals, "mixed");
   w.add({w.leaf({5, 7}, f), w.leaf({7}, g, other)}, {}, reals, "mixed");
+  w.add({w.leaf({9, 64}, f), w.leaf({64}, g, other)}, {}, reals, "mixed");
   w.add({w.view(lie::offset, {65, 130}, f),
          w.view(lie::offset, {65, 130}, g, other)}, {}, reals, "mixed");
   if (w.dtype == RP_BF16)
