@@ -146,7 +146,7 @@ __device__ __forceinline__ void windows_at(const rp_window &w, int d,
 /* dx = the sum of dy over the windows whose greatest this is. Windows are
    looked at again: their places would be an array as large as dy. */
 template <typename T>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 1)
 max_pool_grad(const T *dy, const T *x, wide<T> *dx, rp_window w, planes p) {
   RP_EACH(k, p.count * p.x[0] * p.x[1]) {
     const spot s = spot_of(k, p.x);
