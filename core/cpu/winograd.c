@@ -174,6 +174,22 @@ void rp_winograd_free(rp_winograd *g) {
   rp_free(g->ctx, g, sizeof *g);
 }
 
+/* Each transform reads what there is and writes 36 values for 16, or for 9
+   taps; what its product then reads and makes is in the cache. */
+void rp_winograd_cost(const rp_winograd *g, double *flops, double *bytes) {
+  const bool weight = g->shape.kind == RP_CONV_GRAD_WEIGHT;
+  const double tiles = (double)g->strips * (double)g->tiles[1];
+  const double pairs = (double)g->read * (double)g->made;
+  const bool once = g->slice >= g->strips;
+  const double read_times = once ? 1 : (double)(g->made / g->part);
+  const double made_times = weight ? (double)(g->read / g->across) : 1;
+  *flops = 2.0 * POINTS * tiles * pairs;
+  *bytes = sizeof(float) *
+           ((TILE * TILE + POINTS) * tiles *
+                (read_times * (double)g->read + made_times * (double)g->made) +
+            (TAPS + POINTS) * pairs);
+}
+
 /* ---- planes and tiles ------------------------------------------------------ */
 
 /* Part of a strip: columns first .. end - 1 of rows top .. bottom - 1, those
