@@ -185,7 +185,9 @@ int rp_device_open(rp_context *ctx, const char *name) {
   char *end = NULL;
   const long unit = colon ? strtol(colon + 1, &end, 10) : 0;
   const int32_t units = backend->count ? backend->count() : 1;
-  if (colon && (end == colon + 1 || *end || unit < 0 || unit >= units)) {
+  const bool is_number = !colon || (end > colon + 1 && *end == 0 && unit >= 0);
+  /* Where there is none at all, the backend knows why. */
+  if (!is_number || (units > 0 && unit >= units)) {
     rp_fail(ctx, RP_VALUE, "[device] no device '%s'; there %s %d of %s%s", name,
             units == 1 ? "is" : "are", (int)units, backend->name,
             units > 0 ? ", counted from 0" : "");

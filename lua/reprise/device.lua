@@ -98,7 +98,10 @@ device.cuda = cuda
 local function count()
   local n = C.rp_device_count(ctx, 'cuda')
   if n < 0 then return 0, ffi.string(C.rp_message(ctx)) end
-  if n == 0 then return 0, '[device] cuda: there is no device, or no driver for it' end
+  -- What is missing is said when one is asked for.
+  if n == 0 and C.rp_device_open(ctx, 'cuda') < 0 then
+    return 0, ffi.string(C.rp_message(ctx))
+  end
   return n
 end
 
