@@ -12,6 +12,7 @@
 #include "heap.h"
 #include "memory.h"
 #include "recording.h"
+#include "usage.h"
 
 /* ---- failures ----------------------------------------------------------------- */
 
@@ -169,6 +170,21 @@ static rp_status open_streams(rp_context *ctx, rp_cuda_device *d) {
   return status;
 }
 
+static rp_status open_libraries(rp_context *ctx, rp_cuda_device *d) {
+  rp_cuda_stretch stretch = rp_cuda_stretch_begin(d);
+  rp_status status =
+      rp_cublas_ok(ctx, cublasLtCreate(&d->blas), "opening cuBLASLt");
+  rp_cuda_stretch_end(d, RP_CUDA_CUBLAS, stretch);
+  stretch = rp_cuda_stretch_begin(d);
+  if (status == RP_OK)
+    status = rp_cudnn_ok(ctx, cudnnCreate(&d->dnn), "opening cuDNN");
+  if (status == RP_OK)
+    status = rp_cudnn_ok(ctx, cudnnSetStream(d->dnn, d->stream),
+                         "opening cuDNN");
+  rp_cuda_stretch_end(d, RP_CUDA_CUDNN, stretch);
+  return status;
+}
+
 static rp_status open_device(rp_device *device) {
   rp_context *ctx = device->ctx;
   if (device->unit >= count()) return missing(ctx, device->unit);
@@ -178,7 +194,7 @@ static rp_status open_device(rp_device *device) {
   device->state = d;
   d->unit = device->unit;
   cudaDeviceProp p = {};
-  rp_status status = rp_cuda_ok(ctx, cudaSetDevice(d->unit), "this device");
+  rp_status status = rp_cuda_usage_open(ctx, d);
   if (status == RP_OK)
     status = rp_cuda_ok(ctx, cudaGetDeviceProperties(&p, d->unit),
                         "this device");
@@ -190,21 +206,17 @@ static rp_status open_device(rp_device *device) {
     const char *check = getenv("RP_CUDA_CHECK");
     d->check = check && *check && strcmp(check, "0") != 0;
     device->records = !d->check;
+    const rp_cuda_stretch stretch = rp_cuda_stretch_begin(d);
     status = open_streams(ctx, d);
+    if (status == RP_OK) status = rp_cuda_memory_open(ctx, d);
+    if (status == RP_OK) status = rp_cuda_delivery_open(ctx, d);
+    rp_cuda_stretch_end(d, RP_CUDA_QUEUES, stretch);
   }
   /* Addresses cost nothing, and what is free in between has them, too. */
   const int64_t most = 4 * (int64_t)p.totalGlobalMem;
-  if (status == RP_OK) status = rp_cuda_memory_open(ctx, d);
-  if (status == RP_OK) status = rp_cuda_delivery_open(ctx, d);
   if (status == RP_OK) status = rp_cuda_heap_open(&d->heap, ctx, d, most);
   if (status == RP_OK) status = rp_cuda_heap_open(&d->arena, ctx, d, most);
-  if (status == RP_OK)
-    status = rp_cublas_ok(ctx, cublasLtCreate(&d->blas), "opening cuBLASLt");
-  if (status == RP_OK)
-    status = rp_cudnn_ok(ctx, cudnnCreate(&d->dnn), "opening cuDNN");
-  if (status == RP_OK)
-    status = rp_cudnn_ok(ctx, cudnnSetStream(d->dnn, d->stream),
-                         "opening cuDNN");
+  if (status == RP_OK) status = open_libraries(ctx, d);
   if (status != RP_OK) close_device(device);
   return status;
 }
@@ -290,6 +302,8 @@ static const rp_backend backend = {
     synchronize,
     take_fault,
     describe,
+    rp_cuda_loading,
+    rp_cuda_usage,
 };
 
 extern "C" __attribute__((visibility("default")))

@@ -115,6 +115,12 @@ typedef struct rp_backend {
   /* One line about the unit ("NVIDIA H100 80GB HBM3, 132 multiprocessors"),
      and its memory in bytes. */
   const char *(*describe)(rp_device *device, int64_t *total, int64_t *free);
+
+  /* A plan's kernels are prepared, or its program runs for the first time: what
+     libraries load between begin and end is no plan's, and is noted. NULL, as
+     the next: nothing is. */
+  void (*loading)(rp_device *device, bool begins);
+  void (*usage)(rp_device *device, rp_device_usage *out);
 } rp_backend;
 
 extern const rp_backend rp_cpu;
@@ -128,7 +134,7 @@ const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
 /* What a backend that is loaded at run time exports, as rp_backend_load: the
    tables' rows say names, the core fills in their ops. `abi` is
    RP_BACKEND_ABI of the headers it was compiled with. */
-enum { RP_BACKEND_ABI = 3 };
+enum { RP_BACKEND_ABI = 4 };
 typedef struct rp_loaded_backend {
   int32_t abi;
   const rp_backend *backend;

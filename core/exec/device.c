@@ -232,6 +232,12 @@ rp_status rp_device_describe(rp_context *ctx, int slot, rp_device_info *out) {
   return RP_OK;
 }
 
+void rp_device_usage_of(rp_context *ctx, int slot, rp_device_usage *out) {
+  rp_device *device = rp_device_at(ctx, slot);
+  *out = (rp_device_usage){0};
+  if (device->backend->usage) device->backend->usage(device, out);
+}
+
 int rp_device_default(rp_context *ctx, int slot) {
   const int before = ctx->recorder->device;
   if (slot >= 0 && slot < RP_DEVICES && ctx->devices[slot])

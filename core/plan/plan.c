@@ -114,8 +114,10 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
     plan->seconds[i] = analytic_seconds(&plan->graph, &plan->graph.nodes.at[i],
                                         &rates);
+  if (device->backend->loading) device->backend->loading(device, true);
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
     status = prepare_kernel(plan, i);
+  if (device->backend->loading) device->backend->loading(device, false);
   if (status == RP_OK) return plan;
   rp_plan_release(plan);
   return NULL;

@@ -25,6 +25,7 @@ local LARGEST = 10
 ---@field chain reprise.FrontChain? how budgets are planned, where asked for
 ---@field recompute_fraction number replays over the forward pass, in seconds
 ---@field step_fraction number replays over the step, in seconds
+---@field usage reprise.DeviceUsage? of its device, where that is not the CPU
 ---@field n_segments integer
 ---@field n_replays integer
 ---@field n_instructions integer
@@ -180,6 +181,7 @@ function summary.of(plan)
     recomputed(graph, instructions)
   all.largest = largest_at_peak(plan, graph, instructions)
   all.segments = segments_of(plan, graph)
+  all.usage = plan:usage()
   return all
 end
 

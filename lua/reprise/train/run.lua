@@ -13,6 +13,8 @@ local progress = require 'reprise.report.progress'
 local record = require 'reprise.io.record'
 local summary = require 'reprise.report.summary'
 local units = require 'reprise.report.units'
+local usage = require 'reprise.usage'
+local usage_report = require 'reprise.report.usage'
 
 local C = binding.C
 local optim = rp.optim
@@ -150,15 +152,23 @@ local function train(task, opt, options, plan)
   error(reason, 0)
 end
 
-local function closing(result)
+-- What was promised beside the driver's own figure; '' on the CPU.
+local function usage_lines(device, promised)
+  local of = usage.of(device)
+  if not of then return '' end
+  return ('on %s: %s planned, %s\n%s\n'):format(device, units.bytes(promised),
+    usage_report.driver_line(of), usage_report.fixed_line(of))
+end
+
+local function closing(result, device)
   local how = result.interrupted and 'stopped by Ctrl-C after' or 'trained'
-  return ('%s %d steps in %s: loss %.4f, held out %.4f\npeak %s, %s\n'
+  return ('%s %d steps in %s: loss %.4f, held out %.4f\npeak %s, %s\n%s'
     .. 'a step\'s programs took %s, predicted %s'):format(
     how, result.steps, units.clock(result.seconds), result.loss,
     result.val_loss, units.bytes(result.peak_bytes),
     result.peak_bytes == result.promised_bytes and 'to the byte as promised'
       or 'promised ' .. units.bytes(result.promised_bytes),
-    units.seconds(result.step_seconds), units.seconds(result.predicted_seconds))
+    usage_lines(device, result.promised_bytes), units.seconds(result.step_seconds), units.seconds(result.predicted_seconds))
 end
 
 local function print_sample(task)
@@ -217,11 +227,12 @@ return function(options, Model)
   print(task:data_line())
   print()
   print(memory_report.text(plan, none))
+  if plan.usage then print(usage_report.fixed_line(plan.usage)) end
   print()
   accumulation_line(options, plan)
   local result = train(task, opt, options, plan)
   if task.sample then print_sample(task) end
-  print(closing(result))
+  print(closing(result, options.device))
   profile_line(profile)
   print(memory_report.verdict(plan, none))
 end
