@@ -536,8 +536,10 @@ rp_status rp_plan_run(rp_plan *plan, const rp_request *request);
 /* The accounted high-water mark of the last run's storage: equals
    peak_bytes. */
 int64_t rp_plan_measured_peak(const rp_plan *plan);
-/* Seconds the last run took, by the monotonic clock. */
+/* Seconds the last run took where it ran; waits for a device's. */
 double rp_plan_measured_seconds(const rp_plan *plan);
+/* Seconds until the last run had been handed over, by the host's clock. */
+double rp_plan_launch_seconds(const rp_plan *plan);
 
 /* From now on every run notes when its instructions start and end; off by
    default, and then it costs nothing. */

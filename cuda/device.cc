@@ -12,6 +12,7 @@
 #include "heap.h"
 #include "memory.h"
 #include "recording.h"
+#include "timer.h"
 #include "usage.h"
 
 /* ---- failures ----------------------------------------------------------------- */
@@ -304,6 +305,9 @@ static const rp_backend backend = {
     describe,
     rp_cuda_loading,
     rp_cuda_usage,
+    rp_cuda_time,
+    rp_cuda_seconds,
+    rp_cuda_free_timer,
 };
 
 extern "C" __attribute__((visibility("default")))

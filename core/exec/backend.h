@@ -121,6 +121,14 @@ typedef struct rp_backend {
      the next: nothing is. */
   void (*loading)(rp_device *device, bool begins);
   void (*usage)(rp_device *device, rp_device_usage *out);
+
+  /* Times on a device that runs behind the host: begin and end go behind what
+     was handed over so far; the timer is made where *timer is NULL. seconds
+     waits for the last end: how long it came after its begin; below 0: that is
+     not known. NULL: the host's clock serves. */
+  void (*time)(rp_device *device, void **timer, bool begins);
+  double (*seconds)(rp_device *device, void *timer);
+  void (*free_timer)(rp_device *device, void *timer);
 } rp_backend;
 
 extern const rp_backend rp_cpu;

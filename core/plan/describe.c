@@ -157,5 +157,12 @@ int64_t rp_plan_measured_peak(const rp_plan *plan) {
   return plan->measured_peak;
 }
 double rp_plan_measured_seconds(const rp_plan *plan) {
-  return plan->measured_seconds;
+  const double seconds =
+      plan->timer ? plan->device->backend->seconds(plan->device, plan->timer)
+                  : -1;
+  return seconds < 0 ? plan->launch_seconds : seconds;
+}
+
+double rp_plan_launch_seconds(const rp_plan *plan) {
+  return plan->launch_seconds;
 }

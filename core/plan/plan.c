@@ -134,6 +134,8 @@ void rp_plan_release(rp_plan *plan) {
   rp_free(ctx, plan->workspace_bytes, n * sizeof(int64_t));
   rp_free(ctx, plan->seconds, n * sizeof(double));
   if (plan->run) plan->free_run(plan);
+  if (plan->timer)
+    plan->device->backend->free_timer(plan->device, plan->timer);
   rp_plan_front_free(plan);
   rp_view_free(plan);
   rp_layout_free(&plan->layout, ctx);

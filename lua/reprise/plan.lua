@@ -166,10 +166,17 @@ function Plan:measured_peak()
   return tonumber(C.rp_plan_measured_peak(self.ptr))
 end
 
---- Seconds that the last run took.
+--- Seconds that the last run took where it ran; on a device, this waits for it.
 ---@return number
 function Plan:measured_seconds()
   return C.rp_plan_measured_seconds(self.ptr)
+end
+
+--- Seconds until the last run had been handed over to its device; on the CPU,
+-- what it took.
+---@return number
+function Plan:launch_seconds()
+  return C.rp_plan_launch_seconds(self.ptr)
 end
 
 --- What is in use on its device by now; nil on the CPU.
