@@ -37,12 +37,14 @@ static bool is_lost(cudaError_t error) {
   }
 }
 
+static rp_status out_of_memory(rp_context *ctx, const char *what) {
+  return rp_fail(ctx, RP_NOMEM, "[cuda] %s: the device is out of memory", what);
+}
+
 rp_status rp_cuda_ok(rp_context *ctx, cudaError_t error, const char *what) {
   if (error == cudaSuccess) return RP_OK;
   (void)cudaGetLastError(); /* one that can pass has been said */
-  if (error == cudaErrorMemoryAllocation)
-    return rp_fail(ctx, RP_NOMEM, "[cuda] %s: the device is out of memory",
-                   what);
+  if (error == cudaErrorMemoryAllocation) return out_of_memory(ctx, what);
   return rp_fail(ctx, RP_INTERNAL, "[cuda] %s: %s%s", what,
                  cudaGetErrorString(error),
                  is_lost(error)
@@ -54,14 +56,16 @@ rp_status rp_cuda_ok(rp_context *ctx, cudaError_t error, const char *what) {
 rp_status rp_cublas_ok(rp_context *ctx, cublasStatus_t status,
                        const char *what) {
   if (status == CUBLAS_STATUS_SUCCESS) return RP_OK;
-  return rp_fail(ctx, status == CUBLAS_STATUS_ALLOC_FAILED ? RP_NOMEM
-                                                           : RP_INTERNAL,
-                 "[cuda] %s: cuBLASLt status %d", what, (int)status);
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) return out_of_memory(ctx, what);
+  return rp_fail(ctx, RP_INTERNAL, "[cuda] %s: cuBLASLt status %d", what,
+                 (int)status);
 }
 
 rp_status rp_cudnn_ok(rp_context *ctx, cudnnStatus_t status,
                       const char *what) {
   if (status == CUDNN_STATUS_SUCCESS) return RP_OK;
+  if (status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)
+    return out_of_memory(ctx, what);
   return rp_fail(ctx, RP_INTERNAL, "[cuda] %s: cuDNN: %s", what,
                  cudnnGetErrorString(status));
 }
@@ -198,7 +202,7 @@ static rp_status open_device(rp_device *device) {
   rp_status status = rp_cuda_usage_open(ctx, d);
   if (status == RP_OK)
     status = rp_cuda_ok(ctx, cudaGetDeviceProperties(&p, d->unit),
-                        "this device");
+                        "opening the device");
   if (status == RP_OK) {
     d->multiprocessors = p.multiProcessorCount;
     d->capability = 10 * p.major + p.minor;

@@ -107,10 +107,10 @@ rp_status rp_cuda_usage_open(rp_context *ctx, rp_cuda_device *device) {
       known == contexts.end() && load(&library) && library.init() == 0;
   const int64_t before = is_there ? used_of_all(library, device->unit) : -1;
   rp_status status =
-      rp_cuda_ok(ctx, cudaSetDevice(device->unit), "this device");
+      rp_cuda_ok(ctx, cudaSetDevice(device->unit), "opening the device");
   /* Where contexts are made lazily, this makes it. */
   if (status == RP_OK)
-    status = rp_cuda_ok(ctx, cudaFree(nullptr), "this device");
+    status = rp_cuda_ok(ctx, cudaFree(nullptr), "opening the device");
   const int64_t after =
       before >= 0 && status == RP_OK ? used_of_all(library, device->unit) : -1;
   if (is_there) library.shutdown();

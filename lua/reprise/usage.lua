@@ -45,12 +45,8 @@ end
 local cuda = device.cuda
 
 local function known(name, where)
-  name = name or 'cuda'
-  device.slot(name, where)
-  local of = usage.of(name)
-  return of or {allocated_bytes = memory.memory(name).bytes,
-    max_allocated_bytes = memory.max_memory_allocated(name), reserved_bytes = 0,
-    fixed_bytes = 0, fixed = {}, driver_bytes = 0}
+  device.cuda_slot(name, where)
+  return usage.of(name or 'cuda')
 end
 
 --- Bytes of leaves, held values and the arena: what plans promise.

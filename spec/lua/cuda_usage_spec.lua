@@ -98,6 +98,7 @@ describe("a device's memory by its driver", function()
     assert.truthy(line_with(text, 'all, by the driver'))
     assert.truthy(x:is_held())
     fails(function() rp.cuda.memory_stats 'cuda:7' end, "no device 'cuda:7'")
+    fails(function() rp.cuda.memory_stats 'cpu' end, 'memory_stats', "'cpu' is no CUDA device")
   end)
 
   it("has a line of its own in a plan's text", function()

@@ -24,9 +24,11 @@ end
 ---@return string
 function usage.driver_line(of)
   local own = of.driver_bytes - of.fixed_bytes
-  local share = of.allocated_bytes > 0 and own / of.allocated_bytes - 1 or 0
-  return ('%s accounted now, %s by the driver (%+.1f %%)'):format(
-    units.bytes(of.allocated_bytes), units.bytes(own), 100 * share)
+  local more = own - of.allocated_bytes
+  local share = math.abs(more) / math.max(of.allocated_bytes, 1)
+  return ('%s accounted now, %s by the driver (%s%s %s, in whole pages)'):format(
+    units.bytes(of.allocated_bytes), units.bytes(own), units.bytes(math.abs(more)),
+    share < 1 and ' or ' .. units.percent(share) or '', more < 0 and 'less' or 'more')
 end
 
 --- All figures, a line each.

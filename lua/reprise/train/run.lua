@@ -144,7 +144,11 @@ local function train(task, opt, options, plan)
   failure.sink = sink
   if ok then return result end
   local reason = tostring(result)
-  if reason:find 'out of memory' then
+  -- As options of this program.
+  local least
+  reason, least = reason:gsub("{ckpt = 'budget=min'}", '--ckpt budget=min; '
+    .. 'a smaller --batch needs less')
+  if least == 0 and reason:find 'out of memory' then
     reason = ('%s; a step needs %s: less with a smaller --batch, with --ckpt '
       .. 'every=1, ...; --plan shows it'):format(reason,
       units.bytes(plan.peak_bytes))
@@ -168,7 +172,8 @@ local function closing(result, device)
     result.val_loss, units.bytes(result.peak_bytes),
     result.peak_bytes == result.promised_bytes and 'to the byte as promised'
       or 'promised ' .. units.bytes(result.promised_bytes),
-    usage_lines(device, result.promised_bytes), units.seconds(result.step_seconds), units.seconds(result.predicted_seconds))
+    usage_lines(device, result.promised_bytes),
+    units.seconds(result.step_seconds), units.seconds(result.predicted_seconds))
 end
 
 local function print_sample(task)
