@@ -129,8 +129,10 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
     plan->seconds[i] = analytic_seconds(&plan->graph, &plan->graph.nodes.at[i],
                                         &rates);
+  if (device->backend->loading) device->backend->loading(device, true);
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
     status = prepare_kernel(plan, i, &rates);
+  if (device->backend->loading) device->backend->loading(device, false);
   if (status == RP_OK) return plan;
   rp_plan_release(plan);
   return NULL;
@@ -147,6 +149,8 @@ void rp_plan_release(rp_plan *plan) {
   rp_free(ctx, plan->workspace_bytes, n * sizeof(int64_t));
   rp_free(ctx, plan->seconds, n * sizeof(double));
   if (plan->run) plan->free_run(plan);
+  if (plan->timer)
+    plan->device->backend->free_timer(plan->device, plan->timer);
   rp_plan_front_free(plan);
   rp_view_free(plan);
   rp_layout_free(&plan->layout, ctx);
