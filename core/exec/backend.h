@@ -56,6 +56,11 @@ typedef struct rp_kernel {
                        int64_t *workspace_bytes);
   void (*destroy)(void *state);
   const char *name; /* ... its rows say the op's name */
+  /* Effects that ask for no workspace: runs n of them at once, of which none
+     touches a leaf that another writes; each as run would, bit for bit. Where
+     a row has this, plans let such effects wait for each other as far as that
+     costs no memory. NULL: each runs as soon as it can. */
+  rp_status (*run_many)(const rp_kernel_args *args, int32_t n);
 } rp_kernel;
 
 /* The rows of one file of kernels. */
@@ -128,7 +133,7 @@ const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
 /* What a backend that is loaded at run time exports, as rp_backend_load: the
    tables' rows say names, the core fills in their ops. `abi` is
    RP_BACKEND_ABI of the headers it was compiled with. */
-enum { RP_BACKEND_ABI = 3 };
+enum { RP_BACKEND_ABI = 4 };
 typedef struct rp_loaded_backend {
   int32_t abi;
   const rp_backend *backend;
