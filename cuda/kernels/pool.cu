@@ -272,7 +272,7 @@ pool_means(const T *x, T *y, spans s, team by) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 1)
 pool_shares(const T *dy, wide<T> *dx, spans s) {
   typedef wide<T> W;
   RP_EACH(k, s.p.count * s.p.x[0] * s.p.x[1]) {
