@@ -96,6 +96,11 @@ bool rp_autocast(rp_context *ctx, bool on);
    Values are the same, to the last bit. A program that is watched (the next
    two) fuses nothing: each op is looked at. */
 bool rp_fusion_enable(rp_context *ctx, bool on);
+/* Whether programs planned from here on let updates wait for each other, to be
+   handed over together, where the device gains by it and no byte of the peak is
+   lost (on at first); returns the previous setting. Values are the same, to the
+   last bit. */
+bool rp_gathering_enable(rp_context *ctx, bool on);
 
 /* What makes a run fail: nothing, a NaN in a value just made, or an infinity
    too. */
@@ -437,12 +442,19 @@ typedef struct rp_segment {
 int rp_plan_front(rp_plan *plan);
 bool rp_plan_has_front(const rp_plan *plan);
 /* A candidate from outside, for a front that has not been made yet; later ones
-   are not looked at. The segments are copied. */
-rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
-                              int n_segments);
+   are not looked at. The segments are copied. One that _set_segments would
+   refuse is left out. */
+rp_status rp_plan_front_offer(rp_plan *plan, const char *name,
+                              const rp_segment *segments, int n_segments);
 /* The same with an explicit list, as for rp_plan_set_program. */
-rp_status rp_plan_front_offer_program(rp_plan *plan, const int32_t *steps,
-                                      int n_steps);
+rp_status rp_plan_front_offer_program(rp_plan *plan, const char *name,
+                                      const int32_t *steps, int n_steps);
+/* Notes a candidate that was found to be none before it could be offered. */
+rp_status rp_plan_front_leave_out(rp_plan *plan, const char *name,
+                                  const char *reason);
+/* The i-th candidate that was left out and why, "every=2: ..."; NULL from
+   their number on. */
+const char *rp_plan_front_left_out(rp_plan *plan, int i);
 /* The peak of `none`, a point of the front or not; -1 on failure. */
 int64_t rp_plan_none_bytes(rp_plan *plan);
 typedef struct rp_front_point {
@@ -507,6 +519,7 @@ typedef struct rp_instruction_info {
   int32_t instance;   /* FREE: which value instance */
   bool replay;
   bool light;         /* a replay in no segment, of what no strategy keeps */
+  bool joins;         /* an update handed over together with the one before */
   int64_t live_bytes; /* in the arena once it has run */
 } rp_instruction_info;
 rp_status rp_plan_instruction(const rp_plan *plan, int i,
