@@ -52,8 +52,13 @@ cuda: all
 	  $(BUILD) build --target reprise_cuda cuda_device_test -j $(JOBS); \
 	else echo "skipped: no CUDA toolkit with cuDNN here, so no CUDA backend"; fi
 
-# The CUDA backend's rows against the CPU's, op by op, on this machine's GPU.
+# The CUDA backend's rows against the CPU's, op by op, on this machine's GPU;
+# before that, what needs none: whether cuDNN takes our graphs.
 test-cuda: cuda
+	@if $(BUILD) build --target help | grep -q ' cudnn_test$$'; then \
+	  $(BUILD) build --target cudnn_test -j $(JOBS) && \
+	  { build/spec/cuda/cudnn_test || [ $$? -eq 77 ]; }; \
+	else echo "skipped: no cuDNN library"; fi
 	@if [ -x build/spec/cuda/cuda_device_test ]; then \
 	  build/spec/cuda/cuda_device_test || [ $$? -eq 77 ]; fi
 
