@@ -183,26 +183,30 @@ bool rounds_factors(const proposal &p) {
          p.math == CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION;
 }
 
-/* The first proposal that fits, the plain algorithm if none does.
-   CUDNN_STATUS_NOT_SUPPORTED: neither.
+/* Whether its factors are what they are asked to be. Those that hold bf16 are
+   exact in TF32, but not sums of them (Winograd's and Fourier's transforms):
+   the plain algorithm alone takes them as they are. Conversion is to f16, which
+   has not f32's range. */
+bool keeps_factors(const conv_shape &s, const proposal &p) {
+  if (s.holds_bf16 && p.algorithm != plain_algorithm(s.kind)) return false;
+  if (math_of(s) == CUDNN_FMA_MATH) return !rounds_factors(p);
+  return s.dtype != RP_F32 || p.math != CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION;
+}
 
-   Factors that hold bf16 are exact in TF32, sums of them (Winograd's and
-   Fourier's transforms) are not: the plain algorithm alone takes them as they
-   are. */
+/* The first proposal that fits, the plain algorithm if none does.
+   CUDNN_STATUS_NOT_SUPPORTED: neither. */
 cudnnStatus_t choose(conv *c, cudnnHandle_t handle, const conv_shape &s) {
   const cudnnMathType_t math = math_of(s);
   proposal proposals[PROPOSALS + 1];
   int n = 0;
   cudnnStatus_t status = cudnnSetConvolutionMathType(c->operation, math);
-  if (!status && !s.holds_bf16) status = propose(c, handle, proposals, &n);
+  if (!status) status = propose(c, handle, proposals, &n);
   if (status) return status;
   proposals[n++] = {plain_algorithm(c->kind), math, true};
   for (int i = 0; i < n; i++) {
     const proposal &p = proposals[i];
     const bool is_last = i == n - 1;
-    if (!p.sums_in_one_order ||
-        (math == CUDNN_FMA_MATH && rounds_factors(p)))
-      continue;
+    if (!p.sums_in_one_order || !keeps_factors(s, p)) continue;
     /* Tensor cores are the algorithm's other half, where they may be used. */
     status = cudnnSetConvolutionMathType(
         c->operation, math == CUDNN_FMA_MATH ? math : p.math);
