@@ -350,8 +350,15 @@ rp_status rp_launch(rp_execution *e) {
                         !run->is_unrecordable && !e->ctx->trace &&
                         !e->watch.plan;
   note_use(e);
+  if (device->backend->time)
+    device->backend->time(device, &e->plan->timer, true);
+  const bool loads = !run->has_run && device->backend->loading;
+  if (loads) device->backend->loading(device, true);
   status = recorded ? run_recorded(e) : run_all(e);
+  if (loads) device->backend->loading(device, false);
   run->has_run = true;
+  if (device->backend->time)
+    device->backend->time(device, &e->plan->timer, false);
   if (status == RP_OK) status = copy_small_results(e);
   /* Behind the copies, whose storage may be another's soon. */
   if (device->backend->ran) device->backend->ran(device);

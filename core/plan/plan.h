@@ -144,7 +144,8 @@ struct rp_plan {
   struct rp_run_data *run;
   void (*free_run)(rp_plan *plan);
   int64_t measured_peak;
-  double measured_seconds;
+  double launch_seconds; /* the last run, by the host's clock */
+  void *timer;           /* the backend's, of the last run; NULL: none */
 };
 
 /* Takes the graph and the key. Prepares the kernels; NULL on failure, graph

@@ -6,7 +6,9 @@ local failure = require 'reprise.failure'
 local graph_of = require 'reprise.graph'
 local report = require 'reprise.report.plan'
 local summary = require 'reprise.report.summary'
+local device = require 'reprise.device'
 local tensor = require 'reprise.tensor'
+local usage = require 'reprise.usage'
 
 local C = binding.C
 
@@ -25,6 +27,7 @@ local C = binding.C
 ---@field workspace_bytes integer
 ---@field other_bytes integer
 ---@field peak_instruction integer   1-based
+---@field device string             where it runs
 ---@field n_instructions integer
 ---@field n_runs integer
 ---@field n_replays integer
@@ -73,6 +76,7 @@ function plan.new(ptr, strategy)
   for i, role in ipairs(roles) do
     self.role_bytes[role] = tonumber(info.role_bytes[i - 1])
   end
+  self.device = device.name(info.device)
   self.peak_instruction = info.peak_instruction + 1
   self.recompute_fraction = self.forward_seconds > 0 and
     self.replay_seconds / self.forward_seconds or 0
@@ -162,15 +166,30 @@ function Plan:measured_peak()
   return tonumber(C.rp_plan_measured_peak(self.ptr))
 end
 
---- Seconds that the last run took.
+--- Seconds that the last run took where it ran; on a device, this waits for it.
 ---@return number
 function Plan:measured_seconds()
   return C.rp_plan_measured_seconds(self.ptr)
 end
 
+--- Seconds until the last run had been handed over to its device; on the CPU,
+-- what it took.
+---@return number
+function Plan:launch_seconds()
+  return C.rp_plan_launch_seconds(self.ptr)
+end
+
+--- What is in use on its device by now; nil on the CPU.
+---@return reprise.DeviceUsage?
+function Plan:usage()
+  return usage.of(self.device)
+end
+
 --- The report: the peak, what it is made of, what is recomputed.
 function Plan.__tostring(self)
-  return report.text(summary.of(self))
+  local whole = summary.of(self)
+  if C.rp_plan_has_front(self.ptr) then whole.left_out = self:front().left_out end
+  return report.text(whole)
 end
 
 return plan

@@ -186,6 +186,8 @@ cudaError_t enqueue_library(cudaStream_t stream, const std::string &name,
                             std::function<void()> f) {
   const cudaError_t other = check_current(stream);
   if (other != cudaSuccess) return fail(other);
+  const cudaError_t loaded = load_code(name);
+  if (loaded != cudaSuccess) return loaded;
   return enqueue(stream, name, true,
                  [name, f] { return run_guarded(name, f); });
 }
