@@ -96,6 +96,11 @@ bool rp_autocast(rp_context *ctx, bool on);
    Values are the same, to the last bit. A program that is watched (the next
    two) fuses nothing: each op is looked at. */
 bool rp_fusion_enable(rp_context *ctx, bool on);
+/* Whether programs planned from here on let updates wait for each other, to be
+   handed over together, where the device gains by it and no byte of the peak is
+   lost (on at first); returns the previous setting. Values are the same, to the
+   last bit. */
+bool rp_gathering_enable(rp_context *ctx, bool on);
 
 /* What makes a run fail: nothing, a NaN in a value just made, or an infinity
    too. */
@@ -514,6 +519,7 @@ typedef struct rp_instruction_info {
   int32_t instance;   /* FREE: which value instance */
   bool replay;
   bool light;         /* a replay in no segment, of what no strategy keeps */
+  bool joins;         /* an update handed over together with the one before */
   int64_t live_bytes; /* in the arena once it has run */
 } rp_instruction_info;
 rp_status rp_plan_instruction(const rp_plan *plan, int i,

@@ -60,6 +60,11 @@ typedef struct rp_kernel {
      for the planner's clock, FLOPs and bytes moved, and true; false, and NULL:
      the op's own cost. */
   bool (*cost)(const rp_kernel_args *args, double *flops, double *bytes);
+  /* Effects that ask for no workspace: runs n of them at once, of which none
+     touches a leaf that another writes; each as run would, bit for bit. Where
+     a row has this, plans let such effects wait for each other as far as that
+     costs no memory. NULL: each runs as soon as it can. */
+  rp_status (*run_many)(const rp_kernel_args *args, int32_t n);
 } rp_kernel;
 
 /* The rows of one file of kernels. */

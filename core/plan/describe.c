@@ -89,7 +89,7 @@ rp_status rp_plan_instruction(const rp_plan *plan, int i,
   const rp_instruction *at = &p->instructions.at[i];
   *out = (rp_instruction_info){.opcode = at->opcode, .node = at->node,
                                .instance = at->instance,
-                               .replay = at->replay};
+                               .replay = at->replay, .joins = at->joins};
   out->light = at->replay && !plan->is_list &&
                plan->tree.innermost[at->node] >= plan->tree.n_given;
   if (at->opcode == RP_OP_FREE) {

@@ -70,6 +70,7 @@ rp.detect_anomaly = watch.detect_anomaly
 rp.verify_replay = watch.verify_replay
 
 rp.fusion = plan.fusion
+rp.gathering = plan.gathering
 
 rp.save = safetensors.save
 rp.load = safetensors.load
