@@ -3,6 +3,7 @@
 -- the emulated device, where there is no GPU.
 
 local rp = require 'reprise'
+local binding = require 'reprise.ffi'
 local emulated = require 'spec.support.emulated'
 local raw = require 'spec.support.raw'
 local run = require 'spec.support.run'
@@ -207,6 +208,28 @@ describe('a product with GELU in its epilogue', function()
       local u = math.sqrt(2 / math.pi) * (v + 0.044715 * v ^ 3)
       assert.near(v / 2 * (1 + (1 - 2 / (math.exp(2 * u) + 1))), h[i], 1e-6)
     end
+  end)
+
+  it('is not there, and nothing else, where any allocation is refused', function()
+    local C, ctx = binding.C, binding.ctx
+    local loss = one(function(h) return h end)
+    local refused, recipes = 0
+    for k = 1, 400 do
+      C.rp_memory_fail_at(ctx, k)
+      local ok, message = pcall(loss.plan, loss)
+      C.rp_memory_fail_at(ctx, 0)
+      if ok then break end
+      refused = refused + 1
+      assert.truthy(message:find 'out of memory', message)
+      collectgarbage()
+      collectgarbage()
+      if k > 30 then -- what tables of the recorder grew by before stays
+        recipes = recipes or rp.memory().recipe_bytes
+        assert.is_true(rp.memory().recipe_bytes <= recipes)
+      end
+    end
+    assert.truthy(refused > 60)
+    assert.equal(1, count(loss:plan(), 'linear+gelu_tanh'))
   end)
 
   it('is not there across marks, under an elementwise reader, where it is off', function()
