@@ -287,7 +287,8 @@ cublasStatus_t choose_ended(product *p, cublasLtHandle_t handle) {
 }
 
 bool may_end(const product *p) {
-  return p->batch.count == 1 && p->loops == 0 && !p->is_f64 &&
+  return p->sides[A].type.dtype == RP_BF16 && p->bias_dtype == RP_BF16 &&
+         p->batch.count == 1 && p->loops == 0 &&
          (!p->has_aux || p->shape.y[0] % AUX_UNIT == 0);
 }
 

@@ -51,8 +51,8 @@ void product_free(product *p);
 enum class ending { NONE, GELU, GELU_GRAD };
 
 /* As product_make, with *out NULL where the library has no algorithm that does
-   it: for other dtypes than f32 and bf16, batches, an aux whose rows are no
-   multiple of 8 elements, whatever else it refuses. */
+   it: for other dtypes than bf16, batches, an aux whose rows are no multiple of
+   8 elements, whatever else it refuses. */
 rp_status product_make_ended(const rp_kernel_args *args, const rp_array &a,
                              const rp_array &b, const rp_array *bias,
                              const rp_array &y, ending end,
@@ -107,7 +107,7 @@ rp_status add_bias(const rp_kernel_args *args, const rp_array &bias,
 
 /* ---- kernels/activation.cu ---------------------------------------------- */
 
-/* The ops' rows, f32 and bf16. */
+/* The ops' rows of bf16. */
 rp_status gelu_tanh(const rp_kernel_args *args);
 rp_status gelu_tanh_grad(const rp_kernel_args *args);
 

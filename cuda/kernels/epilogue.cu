@@ -6,9 +6,12 @@
 
    In cuBLASLt's epilogue where it has one for these shapes and the operands
    are aligned; else by the product and the elementwise op behind it. Which it
-   is follows from shapes, dtypes and where views begin in their roots, so the
-   bits are the same wherever a plan lays things. The epilogue has s, or a b,
-   in f32; the elementwise op has it rounded to its dtype. */
+   is follows from shapes and where views begin in their roots, so the bits are
+   the same wherever a plan lays things. The epilogue has s, or a b, in f32; the
+   elementwise op has it rounded.
+
+   bf16 alone: of f32 (and TF32) cuBLASLt has no kernel with a GELU in it, only
+   one of its own behind the product, by a tanh of unsaid accuracy. */
 #include <new>
 
 #include "kernel.h"
@@ -119,18 +122,17 @@ rp_status run(const rp_kernel_args *args) {
   return status == RP_OK ? elementwise(args) : status;
 }
 
-rp_kernel linear(rp_dtype dtype) {
-  return row("linear+gelu_tanh", dtype, run<of_linear, end_linear>,
+rp_kernel linear() {
+  return row("linear+gelu_tanh", RP_BF16, run<of_linear, end_linear>,
              prepare<of_linear, ending::GELU>, destroy);
 }
-rp_kernel matmul(rp_dtype dtype) {
-  return row("matmul+gelu_tanh_grad", dtype, run<of_matmul, end_matmul>,
+rp_kernel matmul() {
+  return row("matmul+gelu_tanh_grad", RP_BF16, run<of_matmul, end_matmul>,
              prepare<of_matmul, ending::GELU_GRAD>, destroy);
 }
 
 } // namespace
 
-RP_ROWS(epilogue, linear(RP_F32), linear(RP_BF16), matmul(RP_F32),
-        matmul(RP_BF16));
+RP_ROWS(epilogue, linear(), matmul());
 
 } // namespace rp

@@ -195,16 +195,15 @@ bool ends(rp_dtype dtype, rp::ending end, bool has_aux, const dims &x,
 /* ops_test has the values; here, that they are the epilogue's. */
 void check_endings() {
   const char *name = "an ending";
-  for (rp_dtype dtype : {RP_F32, RP_BF16}) {
-    for (rp::ending end : {rp::ending::GELU, rp::ending::GELU_GRAD}) {
-      CHECK(ends(dtype, end, true, {5, 7}, 16));
-      CHECK(ends(dtype, end, true, {3, 5, 7}, 8)); /* rows after rows */
-      CHECK(!ends(dtype, end, true, {5, 7}, 12));
-      CHECK(!ends(dtype, end, true, {5, 0}, 16));
-    }
-    CHECK(ends(dtype, rp::ending::GELU, false, {5, 7}, 11));
+  for (rp::ending end : {rp::ending::GELU, rp::ending::GELU_GRAD}) {
+    CHECK(ends(RP_BF16, end, true, {5, 7}, 16));
+    CHECK(ends(RP_BF16, end, true, {3, 5, 7}, 8)); /* rows after rows */
+    CHECK(!ends(RP_BF16, end, true, {5, 7}, 12));
+    CHECK(!ends(RP_BF16, end, true, {5, 0}, 16));
+    CHECK(!ends(RP_F32, end, true, {5, 7}, 16));
+    CHECK(!ends(RP_F64, end, true, {5, 7}, 16));
   }
-  CHECK(!ends(RP_F64, rp::ending::GELU, true, {5, 7}, 16));
+  CHECK(ends(RP_BF16, rp::ending::GELU, false, {5, 7}, 11));
 }
 
 void check_all(const problem &p) {

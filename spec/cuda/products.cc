@@ -66,7 +66,7 @@ void matmul(writer &w) {
 
 bool is_made_apart(const std::string &op, int32_t dtype) {
   return (op == "linear+gelu_tanh" || op == "matmul+gelu_tanh_grad") &&
-         (dtype == RP_F32 || dtype == RP_BF16);
+         dtype == RP_BF16;
 }
 
 void write_products(writer &w) {

@@ -83,16 +83,16 @@ describe('a product with GELU in its epilogue', function()
     return loss_of(net, narrow):plan(options)
   end
 
+  it('is what a step in bf16 runs, forward and backward', function()
+    local plan = plan_of(blocks(24), true)
+    assert.equal(LAYERS, count(plan, 'linear+gelu_tanh'))
+    assert.equal(LAYERS, count(plan, 'matmul+gelu_tanh_grad'))
+    assert.equal(LAYERS, count(plan, 'gelu_tanh')) -- for the weights' gradients
+    assert.equal(0, count(plan, 'gelu_tanh_grad'))
+  end)
+
   for _, narrow in ipairs {false, true} do
     local name = narrow and 'bf16' or 'f32'
-
-    it('is what a step runs, forward and backward: ' .. name, function()
-      local plan = plan_of(blocks(24), narrow)
-      assert.equal(LAYERS, count(plan, 'linear+gelu_tanh'))
-      assert.equal(LAYERS, count(plan, 'matmul+gelu_tanh_grad'))
-      assert.equal(LAYERS, count(plan, 'gelu_tanh')) -- for the weights' gradients
-      assert.equal(0, count(plan, 'gelu_tanh_grad'))
-    end)
 
     for _, hidden in ipairs {24, 20} do
       it(('has the same bits under every strategy: %s, %d'):format(name, hidden), function()
@@ -109,18 +109,18 @@ describe('a product with GELU in its epilogue', function()
         end})))
       end)
     end
-
-    -- By erf there is no such op, and the values are the same otherwise.
-    it('keeps no more than the two ops do: ' .. name, function()
-      for _, spec in ipairs {'none', 'every=1', 'every=2', 'uniform=2'} do
-        local joined = plan_of(blocks(64), narrow, {ckpt = spec})
-        local apart = plan_of(blocks(64, 'none'), narrow, {ckpt = spec})
-        assert.equal(LAYERS, count(joined, 'linear+gelu_tanh'))
-        assert.equal(0, count(apart, 'linear+gelu_tanh'))
-        assert.is_true(joined.live_bytes <= apart.live_bytes, spec)
-      end
-    end)
   end
+
+  -- By erf there is no such op, and the values are the same otherwise.
+  it('keeps no more than the two ops do', function()
+    for _, spec in ipairs {'none', 'every=1', 'every=2', 'uniform=2'} do
+      local joined = plan_of(blocks(64), true, {ckpt = spec})
+      local apart = plan_of(blocks(64, 'none'), true, {ckpt = spec})
+      assert.equal(LAYERS, count(joined, 'linear+gelu_tanh'))
+      assert.equal(0, count(apart, 'linear+gelu_tanh'))
+      assert.is_true(joined.live_bytes <= apart.live_bytes, spec)
+    end
+  end)
 
   -- Relative squared error of all gradients.
   local function error_of(want, got)
@@ -155,16 +155,20 @@ describe('a product with GELU in its epilogue', function()
     end)
   end
 
-  it('is in no plan of the CPU', function()
-    rp.set_default_device 'cpu'
-    local plan = plan_of(blocks(24))
-    assert.equal(0, count(plan, 'linear+gelu_tanh'))
-    assert.equal(0, count(plan, 'matmul+gelu_tanh_grad'))
+  it('is in no plan of the CPU, or of f32', function()
+    for device, narrow in pairs {cpu = true, cuda = false} do
+      rp.set_default_device(device)
+      local plan = plan_of(blocks(24), narrow)
+      assert.equal(0, count(plan, 'linear+gelu_tanh'))
+      assert.equal(0, count(plan, 'matmul+gelu_tanh_grad'))
+    end
   end)
 
   it('has one output where there is no backward pass', function()
     local net = blocks(20)
-    rp.no_grad(function() return net(rp.randn(2, 16)) end):run()
+    rp.no_grad(function()
+      return rp.autocast('bf16', function() return net(rp.randn(2, 16)) end)
+    end):run()
     local plan = rp.last_plan()
     assert.equal(LAYERS, count(plan, 'linear+gelu_tanh'))
     assert.equal(0, count(plan, 'gelu_tanh'))
@@ -179,8 +183,10 @@ describe('a product with GELU in its epilogue', function()
     local fc, out = nn.Linear(16, 24), nn.Linear(24, 8)
     if options.frozen then fc:requires_grad_(false) end
     local x = rp.randn(6, 16)
-    local y = options.marked and rp.checkpoint(function(t) return fc(t) end, x) or fc(x)
-    return out(behind(rp.gelu(y, {approximate = 'tanh'}), y)):square():mean()
+    return rp.autocast('bf16', function()
+      local y = options.marked and rp.checkpoint(function(t) return fc(t) end, x) or fc(x)
+      return out(behind(rp.gelu(y, {approximate = 'tanh'}), y)):to('f32'):square():mean()
+    end)
   end
 
   it('is read by backward itself, and kept, where that does not read what is before', function()
@@ -190,7 +196,7 @@ describe('a product with GELU in its epilogue', function()
     assert.equal(0, count(plan, 'gelu_tanh'))
     assert.equal(0, count(plan, 'matmul+gelu_tanh_grad'))
     for _, node in ipairs(plan:graph().nodes) do
-      if node.op == 'linear+gelu_tanh' then assert.equal(768, node.bytes) end
+      if node.op == 'linear+gelu_tanh' then assert.equal(512, node.bytes) end
     end
   end)
 
@@ -206,7 +212,7 @@ describe('a product with GELU in its epilogue', function()
     local y = raw.read(tapped.y:detach():to('cpu'):run().ptr)
     for i, v in ipairs(y) do
       local u = math.sqrt(2 / math.pi) * (v + 0.044715 * v ^ 3)
-      assert.near(v / 2 * (1 + (1 - 2 / (math.exp(2 * u) + 1))), h[i], 1e-6)
+      assert.near(v / 2 * (1 + (1 - 2 / (math.exp(2 * u) + 1))), h[i], 1e-2 * (0.1 + math.abs(v)))
     end
   end)
 
