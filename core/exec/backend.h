@@ -56,6 +56,10 @@ typedef struct rp_kernel {
                        int64_t *workspace_bytes);
   void (*destroy)(void *state);
   const char *name; /* ... its rows say the op's name */
+  /* After prepare, with its state: what the kernel does one after the other
+     for the planner's clock, FLOPs and bytes moved, and true; false, and NULL:
+     the op's own cost. */
+  bool (*cost)(const rp_kernel_args *args, double *flops, double *bytes);
 } rp_kernel;
 
 /* The rows of one file of kernels. */
@@ -128,7 +132,7 @@ const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
 /* What a backend that is loaded at run time exports, as rp_backend_load: the
    tables' rows say names, the core fills in their ops. `abi` is
    RP_BACKEND_ABI of the headers it was compiled with. */
-enum { RP_BACKEND_ABI = 3 };
+enum { RP_BACKEND_ABI = 4 };
 typedef struct rp_loaded_backend {
   int32_t abi;
   const rp_backend *backend;
