@@ -122,6 +122,13 @@ rp_status rp_graph_split(rp_graph *graph, rp_context *ctx);
 typedef bool rp_runs(const void *user, const rp_op *op, rp_dtype dtype);
 rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
                        const void *user);
+/* Lets forward ops write what an elementwise op makes of their output beside
+   it (rp_op.beside), for readers that are not elementwise. Where backward reads
+   both, it has the elementwise op once more, from the output: the two need not
+   have the same bits, and which of them a reader gets does not depend on what
+   is kept. */
+rp_status rp_graph_beside(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                          const void *user);
 /* Makes chains and small trees of elementwise ops one node each, where nobody
    else reads what is in between: ops recorded one after the other, of one
    layer and mark, whose values have one shape. Bits stay. */

@@ -74,7 +74,18 @@ typedef struct rp_ending {
   const rp_op *behind, *whole;
   /* For input 0, output 0 and what `behind` makes of it. */
   bool (*fits)(const rp_type *in, const rp_type *made, const rp_type *out);
+  /* Output 0 is input 0 of `behind`, there perhaps in other dims with the same
+     last one; bits may be those of `behind` on what is not rounded yet. */
+  bool rows;
 } rp_ending;
+
+/* An elementwise op of one input, without attributes, and the op that writes
+   what it makes of output 0: `whole` has this op's inputs and attributes, and
+   either output 0 and that or, where nobody reads output 0, that alone. It is
+   in no registry; bits may be those of `behind` on what is not rounded yet. */
+typedef struct rp_beside {
+  const rp_op *behind, *whole;
+} rp_beside;
 
 enum { RP_ENDINGS = 2 };
 
@@ -132,6 +143,8 @@ struct rp_op {
   const rp_op *parts[2];
   /* What may run with this op, up to the first without an op. */
   rp_ending ends[RP_ENDINGS];
+  /* What may be written with output 0. */
+  rp_beside beside;
 
   /* NULL: one FLOP an output element, every input and output touched once. */
   rp_cost (*cost)(const rp_node *node);
