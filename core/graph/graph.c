@@ -311,6 +311,11 @@ void rp_graph_free(rp_graph *graph, rp_context *ctx) {
       free_attributes(ctx, part->ints, part->n_ints, part->reals,
                       part->n_reals);
     }
+    if (node->fusion) {
+      const rp_part *fold = &node->fusion->fold;
+      free_attributes(ctx, fold->ints, fold->n_ints, fold->reals,
+                      fold->n_reals);
+    }
     rp_free(ctx, node->fusion, sizeof *node->fusion);
   }
   rp_array_free(ctx, &graph->nodes, sizeof(rp_graph_node));

@@ -126,6 +126,16 @@ rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
    else reads what is in between: ops recorded one after the other, of one
    layer and mark, whose values have one shape. Bits stay. */
 rp_status rp_graph_fuse(rp_graph *graph, rp_context *ctx);
+/* Whether a node may be part of such a group; and nodes first .. root as one,
+   at root's place. */
+bool rp_graph_node_fuses(const rp_graph_node *node);
+rp_status rp_graph_make_fused(rp_graph *graph, rp_context *ctx, int32_t first,
+                              int32_t root);
+/* Lets a reduction (RP_FOLDS) that alone reads what an elementwise op or a
+   group of them makes run inside of it, where `runs` says so of
+   rp_op_fused_fold: what is reduced is nowhere as a whole. Bits stay. */
+rp_status rp_graph_fold(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                        const void *user);
 /* Marks the forward values that no strategy keeps unless it says so. unread:
    backward does not read them. light: it does, and a short chain of cheap ops
    makes them again from leaves and from what backward reads anyway (an
