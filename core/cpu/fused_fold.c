@@ -42,17 +42,18 @@ static rp_status prepare_fold(const rp_kernel_args *args, void **state,
   memcpy(f->x.strides, strides.at, sizeof f->x.strides);
   f->kernel = rp_backend_find(&rp_cpu, fusion->fold.op,
                               (rp_dtype)f->x.type.dtype);
-  if (f->kernel == NULL)
+  if (f->kernel == NULL || f->kernel->prepare == NULL)
     return rp_fail(args->ctx, RP_INTERNAL, "[%s] has no kernel for %s",
                    fusion->name, rp_dtype_name((rp_dtype)f->x.type.dtype));
-  const rp_kernel_args own = args_of(f, args);
-  if (f->kernel->prepare)
-    status = f->kernel->prepare(&own, &f->state, &f->own_bytes);
+  rp_source source = {0};
+  rp_kernel_args own = args_of(f, args);
+  own.source = &source;
+  status = f->kernel->prepare(&own, &f->state, &f->own_bytes);
   f->own_bytes = rp_align(f->own_bytes);
   const int64_t count = f->pieces.count;
   f->thread_bytes =
       rp_pieces_slot_bytes(&f->pieces) +
-      rp_align((count < RP_SOURCE_ROOM ? count : RP_SOURCE_ROOM) * f->pieces.out_size);
+      rp_align((count < source.room ? count : source.room) * f->pieces.out_size);
   *workspace_bytes = f->own_bytes + f->pieces.threads * f->thread_bytes;
   return status;
 }

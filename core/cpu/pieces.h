@@ -20,9 +20,8 @@
 #include "graph/op.h"
 
 /* RP_PIECE: a slot and what else a part touches fit into the first-level
-   cache together; random words come in blocks that divide it.
-   RP_SOURCE_ROOM: elements of a source that a thread has room for. */
-enum { RP_PIECE_OPERANDS = 16, RP_PIECE = 1024, RP_SOURCE_ROOM = 8 * RP_PIECE };
+   cache together; random words come in blocks that divide it. */
+enum { RP_PIECE_OPERANDS = 16, RP_PIECE = 1024 };
 
 typedef struct rp_pieces {
   rp_fusion fusion; /* attributes are the graph's */
@@ -55,9 +54,10 @@ void rp_pieces_make(const rp_pieces_run *run, int64_t first, int64_t end,
                     void *out, char *slots);
 
 /* A value that is nowhere as a whole: what reads it (a reduction, whose
-   args->source this is) has it made, at most RP_SOURCE_ROOM elements at a time, on
-   at most `threads` threads. */
+   args->source this is) has it made, at most `room` elements at a time, on at
+   most `threads` threads. Its prepare says room, and is told nothing else. */
 typedef struct rp_source {
+  int64_t room;
   rp_pieces_run run;
   int threads;
   char *workspace; /* a thread's slots, then its buffer */

@@ -5,7 +5,8 @@
 #include "cpu/pieces.h"
 #include "graph/op.h"
 
-enum { COLUMN_TILE = RP_COLUMN_TILE, ROWS = RP_FOLD_ROWS, JOIN = 256 };
+enum { COLUMN_TILE = RP_COLUMN_TILE, ROWS = RP_FOLD_ROWS, JOIN = 256,
+       NARROW = 8192 };
 
 /* ---- passes -------------------------------------------------------------- */
 /* A reduction: one fold, or two of which the first gives the second's
@@ -129,14 +130,24 @@ static void rows_pass(const task *t, rp_fold fold, char *y) {
   }
 }
 
-/* Whole rows first..last-1 of what the source makes, into acc, many at once:
-   they are neighbours wherever the innermost reduced dim goes on. */
-static void fold_narrow(const task *t, rp_fold fold, char *acc, int64_t base,
-                        int64_t first, int64_t last) {
+/* Elements of a source that are made at once: rows of columns one behind the
+   other, so that what they are made of is read in its order. */
+static int64_t room_of(const rp_layout *l) {
+  if (l->rows) return RP_LANE_BLOCK;
+  const int64_t width = l->run < COLUMN_TILE ? l->run : COLUMN_TILE;
+  return ROWS * width > NARROW ? ROWS * width : NARROW;
+}
+
+/* Rows first..last-1 of what the source makes, m entries of each from `base`
+   on, into acc. Whole rows are neighbours where the innermost reduced dim goes
+   on. */
+static void fold_made(const task *t, rp_fold fold, char *acc, int64_t base,
+                      int64_t first, int64_t last, int64_t m) {
   const rp_layout *l = &t->l;
-  const int64_t bytes = l->run * (int64_t)t->e->x_size;
-  const int64_t near = l->reduced.n ? l->reduced.dims[l->reduced.n - 1] : 1;
-  const int64_t most = RP_SOURCE_ROOM / l->run / ROWS * ROWS;
+  const int64_t bytes = m * (int64_t)t->e->x_size;
+  const int64_t near = m == l->run && l->reduced.n
+                           ? l->reduced.dims[l->reduced.n - 1] : 1;
+  const int64_t most = room_of(l) / m / ROWS * ROWS;
   char *buffer = rp_source_buffer(t->source);
   while (first < last) {
     const int64_t n = last - first < most ? last - first : most;
@@ -144,41 +155,16 @@ static void fold_narrow(const task *t, rp_fold fold, char *acc, int64_t base,
       const int64_t left = near - (first + i) % near;
       const int64_t rows = n - i < left ? n - i : left;
       rp_source_make(t->source,
-                     base + rp_groups_offset(&l->reduced, first + i),
-                     rows * l->run, buffer + i * bytes);
+                     base + rp_groups_offset(&l->reduced, first + i), rows * m,
+                     buffer + i * bytes);
       i += rows;
     }
     for (int64_t i = 0; i < n; i += ROWS) {
       const void *row[ROWS];
       for (int j = 0; j < ROWS; j++) row[j] = buffer + (i + j) * bytes;
-      t->e->rows(fold, acc, row, (int)(n - i < ROWS ? n - i : ROWS), l->run,
-                 NULL);
+      t->e->rows(fold, acc, row, (int)(n - i < ROWS ? n - i : ROWS), m, NULL);
     }
     first += n;
-  }
-}
-
-/* The same of m entries of each row from `base` on, in parts of them. */
-static void fold_wide(const task *t, rp_fold fold, char *acc, int64_t base,
-                      int64_t first, int64_t last, int64_t m) {
-  const int64_t size = (int64_t)t->e->size, x_size = (int64_t)t->e->x_size;
-  const int64_t parts = (m + RP_PIECE - 1) / RP_PIECE;
-  const int64_t width = ((m + parts - 1) / parts + 15) / 16 * 16;
-  char *buffer = rp_source_buffer(t->source);
-  for (; first < last; first += ROWS) {
-    const int n = (int)(last - first < ROWS ? last - first : ROWS);
-    for (int64_t at = 0; at < m; at += width) {
-      const int64_t w = m - at < width ? m - at : width;
-      const void *row[ROWS];
-      for (int i = 0; i < n; i++) {
-        char *made = buffer + i * width * x_size;
-        rp_source_make(
-            t->source,
-            base + rp_groups_offset(&t->l.reduced, first + i) + at, w, made);
-        row[i] = made;
-      }
-      t->e->rows(fold, acc + at * size, row, n, w, NULL);
-    }
   }
 }
 
@@ -195,8 +181,7 @@ static void fold_columns(const task *t, rp_fold fold, char *acc, int64_t k,
   for (int64_t j = 0; j < m; j += JOIN)
     t->e->store(acc + j * size, start, m - j < JOIN ? m - j : JOIN);
   if (t->source) {
-    if (l->run <= RP_PIECE) fold_narrow(t, fold, acc, base, first, last);
-    else fold_wide(t, fold, acc, base, first, last, m);
+    fold_made(t, fold, acc, base, first, last, m);
     return;
   }
   const char *x = t->x + base * x_size;
@@ -286,6 +271,7 @@ static rp_status measure(const rp_kernel_args *args, const way *w,
   rp_layout l;
   rp_layout_of(&l, x, set);
   *bytes = partial_bytes(&l, size) + shift_bytes(&l, w, size);
+  if (args->source) args->source->room = room_of(&l);
   return RP_OK;
 }
 

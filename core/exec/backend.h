@@ -43,7 +43,7 @@ typedef struct rp_kernel_args {
   struct rp_row_kernel *row_kernel;
   /* RP_FOLDS ops: not NULL: input 0 is not there (its data is NULL) and is
      made from this, piece by piece (cpu/pieces.h). */
-  const struct rp_source *source;
+  struct rp_source *source;
 } rp_kernel_args;
 
 typedef struct rp_kernel {
