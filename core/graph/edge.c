@@ -26,24 +26,31 @@ static bool is_linear(const rp_graph *graph, const rp_operand *in) {
          rp_strides_are_contiguous(&in->type, &in->strides);
 }
 
-/* The node whose value node i reduces and may be reduced in, or -1. */
+bool rp_graph_may_fold(const rp_graph *graph, const rp_graph_node *maker,
+                       const rp_graph_node *node, rp_runs *runs,
+                       const void *user) {
+  if (!(node->op->flags & RP_FOLDS) || node->n_operands != 1) return false;
+  const rp_operand *in = rp_graph_in(graph, node, 0);
+  return (maker->op == &rp_op_fused || rp_graph_node_fuses(maker)) &&
+         is_linear(graph, in) && rp_graph_same_stretch(graph, maker, node) &&
+         rp_dtype_is_float((rp_dtype)in->type.dtype) &&
+         runs(user, &rp_op_fused_fold,
+              (rp_dtype)rp_graph_in(graph, maker, 0)->type.dtype);
+}
+
+/* The node that node i goes into, or -1. */
 static int32_t maker_of(const rp_graph *graph, const int32_t *readers,
                         int32_t i, rp_runs *runs, const void *user) {
   const rp_graph_node *node = &graph->nodes.at[i];
-  if (!(node->op->flags & RP_FOLDS) || node->n_operands != 1) return -1;
-  const rp_operand *in = rp_graph_in(graph, node, 0);
-  if (in->value < 0 || readers[in->value] != 1 || !is_linear(graph, in))
-    return -1;
-  const rp_graph_value *value = &graph->values.at[in->value];
-  const rp_graph_node *maker = &graph->nodes.at[value->node];
+  const int32_t v =
+      node->n_operands == 1 ? rp_graph_in(graph, node, 0)->value : -1;
+  if (v < 0 || readers[v] != 1) return -1;
+  const rp_graph_value *value = &graph->values.at[v];
   const bool fits =
-      (maker->op == &rp_op_fused || rp_graph_node_fuses(maker)) &&
       !value->keep && !value->target &&
       (value->node < graph->n_forward) == (i < graph->n_forward) &&
-      rp_graph_same_stretch(graph, maker, node) &&
-      rp_dtype_is_float((rp_dtype)in->type.dtype) &&
-      runs(user, &rp_op_fused_fold,
-           (rp_dtype)rp_graph_in(graph, maker, 0)->type.dtype);
+      rp_graph_may_fold(graph, &graph->nodes.at[value->node], node, runs,
+                        user);
   return fits ? value->node : -1;
 }
 

@@ -136,6 +136,16 @@ rp_status rp_graph_make_fused(rp_graph *graph, rp_context *ctx, int32_t first,
    rp_op_fused_fold: what is reduced is nowhere as a whole. Bits stay. */
 rp_status rp_graph_fold(rp_graph *graph, rp_context *ctx, rp_runs *runs,
                         const void *user);
+/* Whether `node` may run inside of `maker`, whose value it reads, if nobody
+   else does. */
+bool rp_graph_may_fold(const rp_graph *graph, const rp_graph_node *maker,
+                       const rp_graph_node *node, rp_runs *runs,
+                       const void *user);
+/* Gives backward elementwise nodes of its own for light values that groups
+   alone read, on both sides: then neither side writes them. Before
+   rp_graph_fuse. */
+rp_status rp_graph_repeat(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                          const void *user);
 /* Marks the forward values that no strategy keeps unless it says so. unread:
    backward does not read them. light: it does, and a short chain of cheap ops
    makes them again from leaves and from what backward reads anyway (an
