@@ -64,7 +64,7 @@ static rp_status fold_into(rp_graph *graph, rp_context *ctx, int32_t at,
   }
   rp_fusion *fusion = maker->fusion;
   rp_graph_value *made = &graph->values.at[maker->first_value];
-  const rp_graph_value *result = &graph->values.at[node->first_value];
+  rp_graph_value *result = &graph->values.at[node->first_value];
   fusion->fold = (rp_part){.op = node->op, .ints = node->ints,
                            .reals = node->reals, .n_ints = node->n_ints,
                            .n_reals = node->n_reals, .n_in = 1,
@@ -83,6 +83,7 @@ static rp_status fold_into(rp_graph *graph, rp_context *ctx, int32_t at,
   made->type = result->type;
   made->keep = result->keep;
   made->target = result->target;
+  result->keep = result->target = false;
   if (i < graph->n_forward) maker->place = node->place;
   return RP_OK;
 }

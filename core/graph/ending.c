@@ -123,11 +123,12 @@ static rp_status merge(rp_graph *graph, rp_context *ctx, const pair *found) {
     if (k != found->operand)
       graph->operands.at[graph->operands.n++] = *rp_graph_in(graph, behind, k);
   rp_graph_value *made = &graph->values.at[front->first_value];
-  const rp_graph_value *result = &graph->values.at[behind->first_value];
+  rp_graph_value *result = &graph->values.at[behind->first_value];
   const double between = (double)rp_value_bytes(graph, front->first_value);
   made->type = result->type;
   made->keep = result->keep;
   made->target = result->target;
+  result->keep = result->target = false;
   front->op = found->whole;
   front->in_place = found->whole->in_place;
   front->first_operand = first;
