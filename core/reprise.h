@@ -421,12 +421,19 @@ typedef struct rp_segment {
 int rp_plan_front(rp_plan *plan);
 bool rp_plan_has_front(const rp_plan *plan);
 /* A candidate from outside, for a front that has not been made yet; later ones
-   are not looked at. The segments are copied. */
-rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
-                              int n_segments);
+   are not looked at. The segments are copied. One that _set_segments would
+   refuse is left out. */
+rp_status rp_plan_front_offer(rp_plan *plan, const char *name,
+                              const rp_segment *segments, int n_segments);
 /* The same with an explicit list, as for rp_plan_set_program. */
-rp_status rp_plan_front_offer_program(rp_plan *plan, const int32_t *steps,
-                                      int n_steps);
+rp_status rp_plan_front_offer_program(rp_plan *plan, const char *name,
+                                      const int32_t *steps, int n_steps);
+/* Notes a candidate that was found to be none before it could be offered. */
+rp_status rp_plan_front_leave_out(rp_plan *plan, const char *name,
+                                  const char *reason);
+/* The i-th candidate that was left out and why, "every=2: ..."; NULL from
+   their number on. */
+const char *rp_plan_front_left_out(rp_plan *plan, int i);
 /* The peak of `none`, a point of the front or not; -1 on failure. */
 int64_t rp_plan_none_bytes(rp_plan *plan);
 typedef struct rp_front_point {

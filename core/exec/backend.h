@@ -59,6 +59,10 @@ typedef struct rp_kernel {
                        int64_t *workspace_bytes);
   void (*destroy)(void *state);
   const char *name; /* ... its rows say the op's name */
+  /* After prepare, with its state: what the kernel does one after the other
+     for the planner's clock, FLOPs and bytes moved, and true; false, and NULL:
+     the op's own cost. */
+  bool (*cost)(const rp_kernel_args *args, double *flops, double *bytes);
 } rp_kernel;
 
 /* The rows of one file of kernels. */

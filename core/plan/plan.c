@@ -8,6 +8,16 @@
 
 /* ---- seconds -------------------------------------------------------------------- */
 
+/* The analytic model of a kernel that has a cost of its own. */
+static double kernel_seconds(const rp_kernel *kernel,
+                             const rp_kernel_args *args,
+                             const rp_rates *rates, double otherwise) {
+  double flops, bytes;
+  if (kernel->cost == NULL || !kernel->cost(args, &flops, &bytes))
+    return otherwise;
+  return flops / rates->flops_per_second + bytes / rates->bytes_per_second;
+}
+
 /* Of products: those of bf16 do twice the FLOPs a second. */
 static double analytic_seconds(const rp_graph *graph,
                                const rp_graph_node *node,
@@ -58,7 +68,8 @@ static void describe_arrays(const rp_graph *graph, const rp_graph_node *node,
   }
 }
 
-static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
+static rp_status prepare_kernel(rp_plan *plan, int32_t index,
+                                const rp_rates *rates) {
   const rp_backend *backend = plan->device->backend;
   const rp_graph_node *node = &plan->graph.nodes.at[index];
   rp_context *ctx = plan->ctx;
@@ -74,7 +85,7 @@ static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
                      rp_graph_node_name(node), rp_dtype_name(dtype), backend->name);
   plan->kernels[index].kernel = kernel;
   if (status == RP_OK && kernel->prepare) {
-    const rp_kernel_args args = {
+    rp_kernel_args args = {
         .in = arrays, .out = arrays + node->n_operands,
         .n_in = node->n_operands, .n_out = node->n_values,
         .ints = node->ints, .reals = node->reals, .n_ints = node->n_ints,
@@ -84,6 +95,10 @@ static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
                              &plan->workspace_bytes[index]);
     plan->workspace_bytes[index] =
         rp_device_align(plan->device, plan->workspace_bytes[index]);
+    args.state = plan->kernels[index].state;
+    if (status == RP_OK)
+      plan->seconds[index] =
+          kernel_seconds(kernel, &args, rates, plan->seconds[index]);
   }
   rp_free(ctx, arrays, (size_t)n_arrays * sizeof *arrays);
   return status;
@@ -115,7 +130,7 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
     plan->seconds[i] = analytic_seconds(&plan->graph, &plan->graph.nodes.at[i],
                                         &rates);
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
-    status = prepare_kernel(plan, i);
+    status = prepare_kernel(plan, i, &rates);
   if (status == RP_OK) return plan;
   rp_plan_release(plan);
   return NULL;

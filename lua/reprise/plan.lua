@@ -170,7 +170,9 @@ end
 
 --- The report: the peak, what it is made of, what is recomputed.
 function Plan.__tostring(self)
-  return report.text(summary.of(self))
+  local whole = summary.of(self)
+  if C.rp_plan_has_front(self.ptr) then whole.left_out = self:front().left_out end
+  return report.text(whole)
 end
 
 return plan

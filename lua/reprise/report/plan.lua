@@ -66,6 +66,17 @@ function report.coarsened(chain)
     chain.n_blocks, chain.n_solved, 100 * chain.lost_time, 100 * chain.lost_memory)
 end
 
+--- Lines on candidates of a budget that were no plans.
+---@param left_out? string[]
+---@return string[]
+function report.left_out(left_out)
+  local lines = {}
+  for i, text in ipairs(left_out or {}) do
+    lines[i] = '  no candidate of a budget: ' .. text
+  end
+  return lines
+end
+
 -- What runs again and where: of segments, and of light values elsewhere.
 local function what_again(plan)
   local light = plan.light_nodes > 0
@@ -97,6 +108,7 @@ local function costs(plan, none, lines)
   end
   local coarsened = report.coarsened(plan.chain)
   if coarsened then lines[#lines + 1] = '  ' .. coarsened end
+  for _, line in ipairs(report.left_out(plan.left_out)) do lines[#lines + 1] = line end
   if plan.n_replays == 0 then
     lines[#lines + 1] = '  recomputed: nothing'
     return

@@ -23,6 +23,7 @@ local LARGEST = 10
 ---@field seconds number of a step, predicted
 ---@field min_budget_bytes integer? the least peak of any plan, where asked for
 ---@field chain reprise.FrontChain? how budgets are planned, where asked for
+---@field left_out string[]? of its candidates, where asked for, with reasons
 ---@field recompute_fraction number replays over the forward pass, in seconds
 ---@field step_fraction number replays over the step, in seconds
 ---@field n_segments integer
