@@ -188,7 +188,7 @@ static void rows_bf16(rp_fold fold, void *y, const void *const *row, int n,
   }
 }
 
-/* ---- runs in pieces -------------------------------------------------------- */
+/* ---- runs in pieces ------------------------------------------------------ */
 
 static void begin(rp_fold fold, rp_running *so_far) {
   so_far->total = rp_fold_start(fold);

@@ -51,9 +51,9 @@ static rp_status prepare_fold(const rp_kernel_args *args, void **state,
   status = f->kernel->prepare(&own, &f->state, &f->own_bytes);
   f->own_bytes = rp_align(f->own_bytes);
   const int64_t count = f->pieces.count;
-  f->thread_bytes =
-      rp_pieces_slot_bytes(&f->pieces) +
-      rp_align((count < source.room ? count : source.room) * f->pieces.out_size);
+  const int64_t room = count < source.room ? count : source.room;
+  f->thread_bytes = rp_pieces_slot_bytes(&f->pieces) +
+                    rp_align(room * f->pieces.out_size);
   *workspace_bytes = f->own_bytes + f->pieces.threads * f->thread_bytes;
   return status;
 }

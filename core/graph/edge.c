@@ -88,20 +88,7 @@ static rp_status fold_into(rp_graph *graph, rp_context *ctx, int32_t at,
   return RP_OK;
 }
 
-static void drop_folded(rp_graph *graph, int32_t *moved,
-                        const int32_t *replaced) {
-  int32_t n = 0, n_forward = 0;
-  for (int32_t i = 0; i < graph->nodes.n; i++) {
-    if (moved[i] >= 0) { /* to an earlier node, whose new place is known */
-      moved[i] = moved[moved[i]];
-      continue;
-    }
-    moved[i] = n;
-    graph->nodes.at[n++] = graph->nodes.at[i];
-    if (i < graph->n_forward) n_forward = n;
-  }
-  graph->nodes.n = n;
-  graph->n_forward = n_forward;
+static void read_replaced(rp_graph *graph, const int32_t *replaced) {
   for (int32_t o = 0; o < graph->operands.n; o++) {
     int32_t *value = &graph->operands.at[o].value;
     if (*value >= 0) *value = replaced[*value];
@@ -110,7 +97,6 @@ static void drop_folded(rp_graph *graph, int32_t *moved,
     int32_t *value = &graph->targets.at[t];
     if (*value >= 0) *value = replaced[*value];
   }
-  rp_graph_renumber(graph, moved);
 }
 
 rp_status rp_graph_fold(rp_graph *graph, rp_context *ctx, rp_runs *runs,
@@ -132,7 +118,10 @@ rp_status rp_graph_fold(rp_graph *graph, rp_context *ctx, rp_runs *runs,
     replaced[graph->nodes.at[i].first_value] =
         graph->nodes.at[at].first_value;
   }
-  if (status == RP_OK) drop_folded(graph, moved, replaced);
+  if (status == RP_OK) {
+    read_replaced(graph, replaced);
+    rp_graph_drop_moved(graph, moved);
+  }
   rp_free(ctx, readers, values);
   rp_free(ctx, replaced, values);
   rp_free(ctx, moved, nodes);

@@ -139,22 +139,6 @@ static rp_status merge(rp_graph *graph, rp_context *ctx, const pair *found) {
   return RP_OK;
 }
 
-static void drop_merged(rp_graph *graph, int32_t *moved) {
-  int32_t n = 0, n_forward = 0;
-  for (int32_t i = 0; i < graph->nodes.n; i++) {
-    if (moved[i] >= 0) { /* to an earlier node, whose new place is known */
-      moved[i] = moved[moved[i]];
-      continue;
-    }
-    moved[i] = n;
-    graph->nodes.at[n++] = graph->nodes.at[i];
-    if (i < graph->n_forward) n_forward = n;
-  }
-  graph->nodes.n = n;
-  graph->n_forward = n_forward;
-  rp_graph_renumber(graph, moved);
-}
-
 static void read_replaced(rp_graph *graph, const rp_graph_node *node,
                           const int32_t *replaced) {
   for (int32_t k = 0; k < node->n_operands; k++) {
@@ -190,7 +174,7 @@ rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
     int32_t *value = &graph->targets.at[t];
     if (*value >= 0) *value = replaced[*value];
   }
-  if (status == RP_OK) drop_merged(graph, moved);
+  if (status == RP_OK) rp_graph_drop_moved(graph, moved);
   rp_free(ctx, readers, values);
   rp_free(ctx, replaced, values);
   rp_free(ctx, moved, nodes);

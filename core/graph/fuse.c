@@ -35,7 +35,8 @@ static bool may_join(const rp_graph *graph, const int32_t *readers, int32_t at,
   const rp_graph_node *last = &graph->nodes.at[root];
   const rp_graph_value *value = &graph->values.at[node->first_value];
   const rp_graph_value *made = &graph->values.at[last->first_value];
-  if (!rp_graph_node_fuses(node) || !rp_graph_same_stretch(graph, node, last) || value->keep ||
+  if (!rp_graph_node_fuses(node) ||
+      !rp_graph_same_stretch(graph, node, last) || value->keep ||
       value->target || !rp_dims_equal(&value->type, &made->type) ||
       (at < graph->n_forward) != (root < graph->n_forward))
     return false;

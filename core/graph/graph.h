@@ -155,6 +155,9 @@ rp_status rp_graph_find_light(rp_graph *graph, rp_context *ctx);
 /* What nodes that moved are called by: values' makers, origins, ranges.
    moved[i]: where old node i, or what took its place, is now; -1: gone. */
 void rp_graph_renumber(rp_graph *graph, const int32_t *moved);
+/* Drops the nodes that went into an earlier one, moved[i] (-1: stays), which
+   leaves moved as rp_graph_renumber takes it. */
+void rp_graph_drop_moved(rp_graph *graph, int32_t *moved);
 void rp_graph_free(rp_graph *graph, rp_context *ctx);
 
 static inline const char *rp_graph_node_name(const rp_graph_node *node) {
