@@ -83,7 +83,8 @@ __device__ __forceinline__ int64_t greatest(const T *x, const rp_window &w,
 }
 
 template <typename T>
-__global__ void max_pool(const T *x, T *y, rp_window w, planes p) {
+__global__ void __launch_bounds__(BLOCK)
+max_pool(const T *x, T *y, rp_window w, planes p) {
   RP_EACH(i, p.count * p.y[0] * p.y[1]) {
     const spot s = spot_of(i, p.y);
     wide<T> value;
@@ -94,8 +95,8 @@ __global__ void max_pool(const T *x, T *y, rp_window w, planes p) {
 
 /* y = v where x has its greatest. */
 template <typename T>
-__global__ void max_pool_take(const T *v, const T *x, T *y, rp_window w,
-                              planes p) {
+__global__ void __launch_bounds__(BLOCK)
+max_pool_take(const T *v, const T *x, T *y, rp_window w, planes p) {
   RP_EACH(i, p.count * p.y[0] * p.y[1]) {
     const spot s = spot_of(i, p.y);
     const int64_t from = s.plane * p.x[0] * p.x[1];
@@ -145,8 +146,8 @@ __device__ __forceinline__ void windows_at(const rp_window &w, int d,
 /* dx = the sum of dy over the windows whose greatest this is. Windows are
    looked at again: their places would be an array as large as dy. */
 template <typename T>
-__global__ void max_pool_grad(const T *dy, const T *x, wide<T> *dx,
-                              rp_window w, planes p) {
+__global__ void __launch_bounds__(BLOCK)
+max_pool_grad(const T *dy, const T *x, wide<T> *dx, rp_window w, planes p) {
   RP_EACH(k, p.count * p.x[0] * p.x[1]) {
     const spot s = spot_of(k, p.x);
     const int64_t from = s.plane * p.x[0] * p.x[1];
@@ -248,7 +249,8 @@ struct spans {
 
 /* WARP threads an output where it reads much, else one. */
 template <typename T>
-__global__ void pool_means(const T *x, T *y, spans s, team by) {
+__global__ void __launch_bounds__(BLOCK)
+pool_means(const T *x, T *y, spans s, team by) {
   typedef wide<T> W;
   const int64_t count = s.p.count * s.p.y[0] * s.p.y[1];
   for (int64_t i = by.first(); i < count; i += by.step()) {
@@ -270,7 +272,8 @@ __global__ void pool_means(const T *x, T *y, spans s, team by) {
 }
 
 template <typename T>
-__global__ void pool_shares(const T *dy, wide<T> *dx, spans s) {
+__global__ void __launch_bounds__(BLOCK)
+pool_shares(const T *dy, wide<T> *dx, spans s) {
   typedef wide<T> W;
   RP_EACH(k, s.p.count * s.p.x[0] * s.p.x[1]) {
     const spot at = spot_of(k, s.p.x);

@@ -91,6 +91,7 @@ void pairs(writer &w, const real_list &reals, fill f, fill g, bool mixes) {
   const int other = w.dtype == RP_BF16 ? RP_F32 : RP_BF16;
   w.add({w.leaf({7, 33}, f), w.leaf({7, 33}, g, other)}, {}, reals, "mixed");
   w.add({w.leaf({5, 7}, f), w.leaf({7}, g, other)}, {}, reals, "mixed");
+  w.add({w.leaf({9, 64}, f), w.leaf({64}, g, other)}, {}, reals, "mixed");
   w.add({w.view(lie::offset, {65, 130}, f),
          w.view(lie::offset, {65, 130}, g, other)}, {}, reals, "mixed");
   if (w.dtype == RP_BF16)
@@ -346,6 +347,9 @@ struct attention_case {
   int64_t causal;
   double p;
   dims mask; /* none: {} */
+  double times = 1;
+
+  double scale() const { return times / std::sqrt((double)width); }
 };
 const attention_case attentions[] = {
     {1, 1, 1, 1, 1, 1, 0, 0, {}},
@@ -370,6 +374,8 @@ const attention_case attentions[] = {
     {1, 1, 0, 3, 4, 4, 1, 0, {}},
     {1, 1, 70, 70, 9, 9, 1, 1, {}},
     {0, 2, 4, 4, 8, 8, 0, 0, {}},
+    {1, 2, 70, 70, 32, 32, 1, 0, {}, 0},
+    {1, 2, 70, 90, 64, 64, 0, 0, {70, 90}, -2},
 };
 
 /* Heads behind positions in memory, as a projection leaves them. */
@@ -392,13 +398,13 @@ void attention(writer &w) {
   for (const attention_case &a : attentions)
     for (bool swapped : {false, true})
       w.add(attention_inputs(w, a, swapped), {a.causal},
-            {1 / std::sqrt((double)a.width), a.p});
+            {a.scale(), a.p});
 }
 
 void attention_grad(writer &w) {
   for (const attention_case &a : attentions)
     for (bool swapped : {false, true}) {
-      const real_list reals = {1 / std::sqrt((double)a.width), a.p};
+      const real_list reals = {a.scale(), a.p};
       const tensors x = attention_inputs(w, a, swapped);
       rp_tensor *out = w.record("attention", x, {a.causal}, reals);
       tensors in = {w.leaf({a.batch, a.queries, a.heads, a.values}), x[0], x[1],
@@ -423,13 +429,13 @@ void packed_attention(writer &w) {
   for (const attention_case &a : attentions)
     if (packs(a))
       w.add(packed_inputs(w, a), {a.causal},
-            {1 / std::sqrt((double)a.width), a.p});
+            {a.scale(), a.p});
 }
 
 void packed_attention_grad(writer &w) {
   for (const attention_case &a : attentions) {
     if (!packs(a)) continue;
-    const real_list reals = {1 / std::sqrt((double)a.width), a.p};
+    const real_list reals = {a.scale(), a.p};
     const tensors x = packed_inputs(w, a);
     rp_tensor *out = w.record("packed_attention", x, {a.causal}, reals);
     tensors in = {w.leaf({a.batch, a.queries, a.heads, a.width}), x[0], out,
