@@ -234,7 +234,7 @@ typedef rp_status prepare_function(const rp_kernel_args *args, void **state,
 static inline rp_kernel row(const char *name, rp_dtype dtype, run_function *run,
                             prepare_function *prepare = nullptr,
                             void (*destroy)(void *) = nullptr) {
-  return rp_kernel{nullptr, dtype, run, prepare, destroy, name};
+  return rp_kernel{nullptr, dtype, run, prepare, destroy, name, nullptr};
 }
 
 /* At the end of a file: RP_ROWS(pointwise, row("add", RP_F32, add<float>), ...)
