@@ -236,7 +236,8 @@ static rp_status make_key(preparation *p) {
   if (status == RP_OK) status = find_device(p);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, p->device);
   if (status == RP_OK)
-    status = rp_key_add(&p->key, ctx, 2 * ctx->fuses + rp_watches(ctx));
+    status = rp_key_add(&p->key, ctx, 4 * ctx->gathers + 2 * ctx->fuses +
+                                          rp_watches(ctx));
   if (status == RP_OK) status = add_rates(p);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, p->set.targets.n);
   for (int32_t i = 0; i < p->set.targets.n && status == RP_OK; i++) {

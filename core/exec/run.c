@@ -230,7 +230,7 @@ static rp_status execute(rp_execution *e, const rp_request *request) {
     if (updates(request)) rp_optimizer_begin_step(request->optimizer);
     const double start = now();
     status = rp_launch(e);
-    plan->measured_seconds = now() - start;
+    plan->launch_seconds = now() - start;
     plan->measured_peak = storage->peak - e->other_bytes;
   }
   if (storage->peak < peak_before) storage->peak = peak_before;

@@ -129,8 +129,10 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
     plan->seconds[i] = analytic_seconds(&plan->graph, &plan->graph.nodes.at[i],
                                         &rates);
+  if (device->backend->loading) device->backend->loading(device, true);
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
     status = prepare_kernel(plan, i, &rates);
+  if (device->backend->loading) device->backend->loading(device, false);
   if (status == RP_OK) return plan;
   rp_plan_release(plan);
   return NULL;
@@ -147,6 +149,8 @@ void rp_plan_release(rp_plan *plan) {
   rp_free(ctx, plan->workspace_bytes, n * sizeof(int64_t));
   rp_free(ctx, plan->seconds, n * sizeof(double));
   if (plan->run) plan->free_run(plan);
+  if (plan->timer)
+    plan->device->backend->free_timer(plan->device, plan->timer);
   rp_plan_front_free(plan);
   rp_view_free(plan);
   rp_layout_free(&plan->layout, ctx);
@@ -186,6 +190,30 @@ rp_status rp_plan_set_program(rp_plan *plan, const int32_t *steps,
                           n_steps);
 }
 
+/* Effects side by side where the backend takes many in one call. */
+static rp_status gather(rp_plan *plan) {
+  rp_context *ctx = plan->ctx;
+  if (!ctx->gathers) return RP_OK;
+  const size_t size = (size_t)plan->n_kernels * sizeof(void *);
+  const void **kinds = rp_alloc(ctx, size);
+  if (kinds == NULL) return RP_NOMEM;
+  int32_t n = 0;
+  for (int32_t i = 0; i < plan->n_kernels; i++) {
+    const rp_kernel *kernel = plan->kernels[i].kernel;
+    if (!(plan->graph.nodes.at[i].op->flags & RP_EFFECT) ||
+        kernel->run_many == NULL || plan->workspace_bytes[i] > 0)
+      continue;
+    kinds[i] = kernel;
+    n++;
+  }
+  const rp_status status =
+      n > 1 ? rp_gather(&plan->program, &plan->layout, ctx, &plan->graph,
+                        plan->workspace_bytes, kinds)
+            : RP_OK;
+  rp_free(ctx, kinds, size);
+  return status;
+}
+
 rp_status rp_plan_finish(rp_plan *plan) {
   rp_context *ctx = plan->ctx;
   rp_status status = must_wait(plan, "finish");
@@ -197,6 +225,7 @@ rp_status rp_plan_finish(rp_plan *plan) {
   if (status == RP_OK)
     status = rp_layout_make(&plan->layout, ctx, &plan->graph, &plan->program,
                             plan->workspace_bytes, INT64_MAX);
+  if (status == RP_OK) status = gather(plan);
   if (status == RP_OK)
     status = rp_verify(ctx, &plan->graph, &plan->program, &plan->layout,
                        plan->workspace_bytes);

@@ -302,6 +302,33 @@ describe('a program on cuda', function()
     end)
   end)
 
+  it('makes dense what is but a number, and its gradient, where the rest lies', function()
+    assert.equal('cpu', rp.get_default_device())
+    local x = rp.ones(4, 3)
+    local w = rp.randn(3, 2, {device = 'cuda', requires_grad = true})
+    -- The factors of w's gradient are both numbers.
+    x:matmul(w):sum():backward()
+    assert.equal('cuda', w.grad.device)
+    assert.same({{4, 4}, {4, 4}, {4, 4}}, w.grad:totable())
+    local net = nn.Linear(3, 2):to 'cuda'
+    net(x):sum():backward()
+    assert.same({{4, 4, 4}, {4, 4, 4}}, net.weight.grad:totable())
+  end)
+
+  it('loads what was saved to where it is asked for', function()
+    local path = os.tmpname()
+    local x = rp.randn(3, 2, {device = 'cuda'})
+    rp.save(path, {x = x})
+    local here, there_ = rp.load(path).x, rp.load(path, {device = 'cuda'}).x
+    assert.equal('cpu', here.device)
+    assert.equal('cuda', there_.device)
+    assert.same(x:totable(), here:totable())
+    assert.same(x:totable(), there_:totable())
+    fails(function() rp.load(path, {divice = 'cuda'}) end, 'load', "no option 'divice'")
+    fails(function() rp.load(path, {device = 'cuda:9'}) end, "no device 'cuda:9'")
+    os.remove(path)
+  end)
+
   it('accounts what lies there apart from what lies here', function()
     -- What earlier specs let go must not go in between.
     collectgarbage()

@@ -26,6 +26,7 @@ local LARGEST = 10
 ---@field left_out string[]? of its candidates, where asked for, with reasons
 ---@field recompute_fraction number replays over the forward pass, in seconds
 ---@field step_fraction number replays over the step, in seconds
+---@field usage reprise.DeviceUsage? of its device, where that is not the CPU
 ---@field n_segments integer
 ---@field n_replays integer
 ---@field n_instructions integer
@@ -181,6 +182,7 @@ function summary.of(plan)
     recomputed(graph, instructions)
   all.largest = largest_at_peak(plan, graph, instructions)
   all.segments = segments_of(plan, graph)
+  all.usage = plan:usage()
   return all
 end
 

@@ -349,9 +349,11 @@ void cudnnGetLastErrorString(char *message, size_t most) {
 }
 cudnnStatus_t cudnnCreate(cudnnHandle_t *handle) {
   if (lost() != cudaSuccess) return CUDNN_STATUS_NOT_INITIALIZED;
+  if (!take_bytes(DNN_BYTES)) return CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
   return create(handle);
 }
 cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) {
+  if (handle) give_bytes(DNN_BYTES);
   delete handle;
   return CUDNN_STATUS_SUCCESS;
 }
