@@ -41,6 +41,9 @@ typedef struct rp_kernel_args {
   /* Elementwise ops: not NULL: nothing runs, and what would comes here
      (cpu/elementwise.h); data pointers are NULL. */
   struct rp_row_kernel *row_kernel;
+  /* RP_FOLDS ops: not NULL: input 0 is not there (its data is NULL) and is
+     made from this, piece by piece (cpu/pieces.h). */
+  struct rp_source *source;
 } rp_kernel_args;
 
 typedef struct rp_kernel {

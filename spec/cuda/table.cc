@@ -845,6 +845,8 @@ const pool_case pools[] = {
     {{3, 9, 9}, {2, 3, 1, 2, 1, 0, 2, 1, 0}},
     {{5, 5}, {5, 5, 1, 1, 0, 0, 1, 1, 0}},
     {{4, 8, 32, 32}, {3, 3, 2, 2, 1, 1, 1, 1, 0}},
+    {{1, 2, 40, 70}, {3, 2, 1, 2, 1, 1, 2, 1, 0}},
+    {{1, 2, 20, 20}, {2, 2, 5, 5, 0, 0, 3, 3, 0}},
     {{0, 3, 8, 8}, {2, 2, 2, 2, 0, 0, 1, 1, 0}}};
 
 dims dims_of(const rp_tensor *t) {
@@ -858,11 +860,12 @@ void max_pool2d(writer &w) {
   }
 }
 void max_pool2d_grad(writer &w) {
-  for (const pool_case &p : pools) {
-    rp_tensor *x = w.leaf(p.x);
-    rp_tensor *y = w.record("max_pool2d", {x}, p.attributes);
-    w.add({w.leaf(dims_of(y)), x}, p.attributes);
-  }
+  for (const pool_case &p : pools)
+    for (fill values : {fill::any, fill::special}) {
+      rp_tensor *x = w.leaf(p.x, values);
+      rp_tensor *y = w.record("max_pool2d", {x}, p.attributes);
+      w.add({w.leaf(dims_of(y)), x}, p.attributes);
+    }
 }
 void max_pool2d_take(writer &w) {
   for (const pool_case &p : pools)
@@ -1026,6 +1029,8 @@ const entry entries[] = {
     {"sgd", sgd}, {"sgd_momentum", sgd_momentum}, {"adam", adam},
     {"adamw", adam}, {"accumulate", accumulate}, {"assign", assign},
     {"running_update", running_update}, {"fused", write_chains},
+    {"linear+gelu_tanh", write_products},
+    {"matmul+gelu_tanh_grad", write_products},
 };
 
 } // namespace
