@@ -236,7 +236,8 @@ static inline rp_kernel row(const char *name, rp_dtype dtype, run_function *run,
                             prepare_function *prepare = nullptr,
                             void (*destroy)(void *) = nullptr,
                             run_many_function *run_many = nullptr) {
-  return rp_kernel{nullptr, dtype, run, prepare, destroy, name, run_many};
+  return rp_kernel{nullptr, dtype, run, prepare, destroy, name, nullptr,
+                   run_many};
 }
 
 /* At the end of a file: RP_ROWS(pointwise, row("add", RP_F32, add<float>), ...)
