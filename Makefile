@@ -53,11 +53,15 @@ cuda: all
 	    cuda_ops_device_test -j $(JOBS); \
 	else echo "skipped: no CUDA toolkit with cuDNN here, so no CUDA backend"; fi
 
-# On this machine's GPU: what the backend takes for granted of it, then its
-# rows against the CPU's, op by op.
+# What the real cuDNN says of our graphs, which needs no GPU. On this machine's
+# GPU: what the backend takes for granted of it, then its rows against the
+# CPU's, op by op.
 test-cuda: cuda
-	@failed=0; for name in backend ops; do \
-	  test=build/spec/cuda/cuda_$${name}_device_test; \
+	@if $(BUILD) build --target help | grep -q ' cudnn_test$$'; then \
+	  $(BUILD) build --target cudnn_test -j $(JOBS); \
+	else echo "skipped: no cuDNN library"; fi
+	@failed=0; for name in cudnn cuda_backend_device cuda_ops_device; do \
+	  test=build/spec/cuda/$${name}_test; \
 	  [ ! -x $$test ] || $$test || [ $$? -eq 77 ] || failed=1; \
 	done; exit $$failed
 

@@ -37,6 +37,11 @@ static bool is_lost(cudaError_t error) {
   }
 }
 
+static bool checks(void) {
+  const char *check = getenv("RP_CUDA_CHECK");
+  return check && *check && strcmp(check, "0") != 0;
+}
+
 static rp_status out_of_memory(rp_context *ctx, const char *what) {
   return rp_fail(ctx, RP_NOMEM, "[cuda] %s: the device is out of memory", what);
 }
@@ -47,10 +52,11 @@ rp_status rp_cuda_ok(rp_context *ctx, cudaError_t error, const char *what) {
   if (error == cudaErrorMemoryAllocation) return out_of_memory(ctx, what);
   return rp_fail(ctx, RP_INTERNAL, "[cuda] %s: %s%s", what,
                  cudaGetErrorString(error),
-                 is_lost(error)
-                     ? "; the device is lost to this process. RP_CUDA_CHECK=1 "
-                       "names the op that did it"
-                     : "");
+                 !is_lost(error) ? ""
+                 : checks()
+                     ? "; the device is lost to this process"
+                     : "; the device is lost to this process. RP_CUDA_CHECK=1 "
+                       "names the op that did it");
 }
 
 rp_status rp_cublas_ok(rp_context *ctx, cublasStatus_t status,
@@ -208,8 +214,7 @@ static rp_status open_device(rp_device *device) {
     d->capability = 10 * p.major + p.minor;
     d->shared_per_block = (int64_t)p.sharedMemPerBlockOptin;
     device->rates = rates_of(&p, d->unit);
-    const char *check = getenv("RP_CUDA_CHECK");
-    d->check = check && *check && strcmp(check, "0") != 0;
+    d->check = checks();
     device->records = !d->check;
     const rp_cuda_stretch stretch = rp_cuda_stretch_begin(d);
     status = open_streams(ctx, d);

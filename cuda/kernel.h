@@ -10,6 +10,9 @@
        recorded once and replayed.
      - It allocates nothing; scratch is args->workspace, of the size that
        prepare asked for (aligned to 256 bytes).
+     - It says with __launch_bounds__ how many threads it has at most; (BLOCK,
+       1) where nvcc would else save registers and spill
+       (spec/cuda/resources.lua).
      - A size of zero launches nothing. Counts may pass 2^31: indices of
        elements are int64_t.
      - f32 elementwise arithmetic is not contracted (-fmad=false for these

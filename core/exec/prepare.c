@@ -289,11 +289,9 @@ static rp_status emit_gradients(preparation *p, rp_tape *tape,
 static rp_tensor *emit_guard(rp_tape *tape, rp_tensor *loss,
                              rp_tensor *const *grads, int32_t n) {
   rp_tensor *all = rp_unary(tape, "all_finite", loss);
-  for (int32_t i = 0; i < n; i++)
-    if (grads[i])
-      all = rp_binary(tape, "logical_and", all,
-                      rp_unary(tape, "all_finite", grads[i]));
-  return all;
+  rp_tensor *of_grads =
+      rp_emit_over_all(tape, "all_finite", "logical_and", grads, n);
+  return of_grads ? rp_binary(tape, "logical_and", all, of_grads) : all;
 }
 
 /* Emits what the action asks for beyond the targets: effects[i] for wrt[i],
@@ -397,7 +395,11 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
         graph, ctx, has_kernel, ctx->devices[p->device]->backend);
     if (status == RP_OK && fuses) status = rp_graph_beside(
         graph, ctx, has_kernel, ctx->devices[p->device]->backend);
+    if (status == RP_OK && fuses) status = rp_graph_repeat(
+        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
     if (status == RP_OK && fuses) status = rp_graph_fuse(graph, ctx);
+    if (status == RP_OK && fuses) status = rp_graph_fold(
+        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
     if (status == RP_OK) status = rp_graph_find_light(graph, ctx);
     if (status != RP_OK) rp_graph_free(graph, ctx);
   }

@@ -143,11 +143,12 @@ static rp_status merge(rp_graph *graph, rp_context *ctx, const pair *found) {
     if (k != found->operand)
       graph->operands.at[graph->operands.n++] = *rp_graph_in(graph, behind, k);
   rp_graph_value *made = &graph->values.at[front->first_value];
-  const rp_graph_value *result = &graph->values.at[behind->first_value];
+  rp_graph_value *result = &graph->values.at[behind->first_value];
   const double between = (double)rp_value_bytes(graph, front->first_value);
   made->type = result->type;
   made->keep = result->keep;
   made->target = result->target;
+  result->keep = result->target = false;
   front->op = found->whole;
   front->in_place = found->whole->in_place;
   front->first_operand = first;
@@ -156,22 +157,6 @@ static rp_status merge(rp_graph *graph, rp_context *ctx, const pair *found) {
   front->bytes += behind->bytes - 2 * between;
   if (found->behind < graph->n_forward) front->place = behind->place;
   return RP_OK;
-}
-
-static void drop_merged(rp_graph *graph, int32_t *moved) {
-  int32_t n = 0, n_forward = 0;
-  for (int32_t i = 0; i < graph->nodes.n; i++) {
-    if (moved[i] >= 0) { /* to an earlier node, whose new place is known */
-      moved[i] = moved[moved[i]];
-      continue;
-    }
-    moved[i] = n;
-    graph->nodes.at[n++] = graph->nodes.at[i];
-    if (i < graph->n_forward) n_forward = n;
-  }
-  graph->nodes.n = n;
-  graph->n_forward = n_forward;
-  rp_graph_renumber(graph, moved);
 }
 
 static void read_replaced(rp_graph *graph, const rp_graph_node *node,
@@ -209,7 +194,7 @@ rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
     int32_t *value = &graph->targets.at[t];
     if (*value >= 0) *value = replaced[*value];
   }
-  if (status == RP_OK) drop_merged(graph, moved);
+  if (status == RP_OK) rp_graph_drop_moved(graph, moved);
   rp_free(ctx, readers, values);
   rp_free(ctx, replaced, values);
   rp_free(ctx, moved, nodes);

@@ -45,7 +45,13 @@ enum {
   RP_WIDE_GRAD = 1 << 10,
   /* Takes f32 inputs beside bf16 ones as they are (elementwise ops do too:
      the result is then f32). */
-  RP_MIXED = 1 << 11
+  RP_MIXED = 1 << 11,
+  /* Updates: may have one input more before the guard, a number of rank 0 and
+     of the gradient's dtype (the factor): the gradient is multiplied by it. */
+  RP_SCALABLE = 1 << 12,
+  /* Folds its only input into what it makes. Its kernels take one that is
+     nowhere as a whole, too (graph/edge.c): in pieces, with the same bits. */
+  RP_FOLDS = 1 << 13
 };
 
 typedef struct rp_cost {
@@ -180,14 +186,17 @@ typedef struct rp_part {
   rp_type type;
 } rp_part;
 
-/* Elementwise ops in the order they run; the last makes the node's output. */
+/* Elementwise ops in the order they run; the last makes the node's output, or
+   what `fold` makes it of. */
 typedef struct rp_fusion {
   int32_t n;
   rp_part parts[RP_PARTS];
-  char name[RP_PARTS * 16]; /* "dropout+add" */
+  rp_part fold;    /* op NULL: none */
+  rp_type folded;  /* what the last part makes, as fold reads it */
+  char name[(RP_PARTS + 1) * 16]; /* "dropout+add", "sub+square+mean" */
 } rp_fusion;
 
-extern const rp_op rp_op_fused;
+extern const rp_op rp_op_fused, rp_op_fused_fold;
 
 /* Shape rules that many records share. */
 rp_status rp_type_like_first(const rp_node *node, rp_type *out);

@@ -291,7 +291,8 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
                                  const double *reals, int n_reals,
                                  const rp_stream *stream) {
   rp_recorder *r = ctx->recorder;
-  const int most = op->inputs + (op->flags & RP_GUARDABLE ? 1 : 0);
+  const int most = op->inputs + (op->flags & RP_GUARDABLE ? 1 : 0) +
+                   (op->flags & RP_SCALABLE ? 1 : 0);
   if (n_inputs < op->inputs ||
       (n_inputs > most && !(op->flags & RP_VARIADIC)) ||
       (op->outputs < 0 && (n_ints < 1 || ints[0] < 1 ||

@@ -239,7 +239,7 @@ begin_rows(addition<T> a) {
 
 /* A thread a column, which it alone adds to. */
 template <typename T>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 1)
 add_columns(addition<T> a, checked_indices idx) {
   const extent e = a.s.e;
   RP_EACH(i, e.outer * e.inner) {

@@ -354,7 +354,7 @@ total_kernel(const double *losses, int64_t rows, const double *share,
 unsigned threads_of(int64_t classes) {
   const int64_t threads = round_up((classes + 3) / 4, WARP);
   if (threads < WARP) return WARP;
-  return (unsigned)(threads < ONE_BLOCK ? threads : ONE_BLOCK);
+  return (unsigned)(threads < ONE_BLOCK ? threads : (int64_t)ONE_BLOCK);
 }
 
 /* G: what dlogits are rounded to. */

@@ -75,7 +75,7 @@ __device__ __forceinline__ void turn(T (&v)[UNIT<T>], int64_t u,
 
 /* R units of a row in each thread; 0: it is read again. */
 template <typename T, bool IS_LOG, int R>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 1)
 softmax_row(const T *x, T *y, scores s) {
   __shared__ T scratch[WARP];
   for (int64_t row = s.by.first(); row < s.rows; row += s.by.step()) {
@@ -131,7 +131,7 @@ softmax_row(const T *x, T *y, scores s) {
 /* dx = y (dy - sum(dy y)) scale, or dy - exp(y) sum(dy); 0 past the limit,
    where nothing is read. */
 template <typename T, bool IS_LOG, int R>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 1)
 softmax_grad_row(const T *dy, const T *y, T *dx, scores s) {
   __shared__ T scratch[WARP];
   for (int64_t row = s.by.first(); row < s.rows; row += s.by.step()) {

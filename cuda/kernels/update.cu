@@ -2,21 +2,13 @@
    parameters a launch as their addresses fit into a kernel's arguments, with
    the arithmetic of core/cpu/update.c: what PyTorch computes as Python floats
    is computed in f64 and rounded once. Numbers and guards are read on the
-   device. Nothing is written once a fault is noted, nor where a guard says no.
-
-   all_finite: an exponent of all ones is a NaN's or an infinity's. */
-#include "kernels/pack.h"
+   device. Nothing is written once a fault is noted, nor where a guard says no. */
+#include "kernels/many.h"
 
 namespace rp {
 namespace {
 
-/* Elements go 16 bytes at a time where every array is aligned to that. */
-template <typename T> constexpr int PACK = pack_size<T>();
 template <typename T> using packed_of = pack<T, PACK<T>>;
-
-template <typename... P> bool are_aligned(const P *...pointers) {
-  return (is_aligned(pointers, 16) && ...);
-}
 
 /* Whether an effect may write. */
 struct permit {
@@ -28,10 +20,18 @@ struct permit {
   }
 };
 
-/* The guard is behind the op's own n inputs. */
+/* The guard is the last, behind the op's own n inputs. */
 permit permit_of(const rp_kernel_args *args, int n) {
+  const rp_array *last = &args->in[args->n_in - 1];
+  const bool has = args->n_in > n && last->type.dtype == RP_BOOL;
   return permit{rp_cuda_of(args)->fault,
-                args->n_in > n ? (const uint8_t *)args->in[n].data : nullptr};
+                has ? (const uint8_t *)last->data : nullptr};
+}
+
+/* The factor of the gradient is in front of it; NULL: none. */
+const void *factor_of(const rp_kernel_args *args, int n) {
+  return args->n_in > n && args->in[n].type.dtype != RP_BOOL ? args->in[n].data
+                                                            : nullptr;
 }
 
 /* Blocks for n elements, few enough that what each does once is little. */
@@ -47,7 +47,8 @@ dim3 grid_of(const rp_kernel_args *args, int64_t n, int at_a_time) {
 /* One leaf of a launch, param, with what goes into it: grad, S states and what
    R::given says. A rule R changes param and states:
      given, of(args)   what a launch knows of its numbers
-     INPUTS            the op's own inputs; a guard is behind them
+     INPUTS            the op's own inputs; factor and guard are behind them
+     SCALES            whether there may be a factor
      read(given)       the numbers, by one thread of a block: two powers in f64
                        are more than the rest of a thread's work
      step(param, grad, states) */
@@ -59,14 +60,21 @@ template <typename T, int S, typename R> struct piece {
   typename R::given given;
   int64_t n;
 
-  __device__ __forceinline__ void one(const R &rule, int64_t i) const {
+  /* A product with 1 is the other factor. */
+  static __device__ __forceinline__ T scaled(T x, T factor) {
+    if constexpr (R::SCALES) return x * factor;
+    else return x;
+  }
+  __device__ __forceinline__ void one(const R &rule, T factor,
+                                      int64_t i) const {
     T p = param[i], s[ROOM] = {};
     for (int k = 0; k < S; k++) s[k] = states[k][i];
-    rule.step(p, grad[i], s);
+    rule.step(p, scaled(grad[i], factor), s);
     param[i] = p;
     for (int k = 0; k < S; k++) states[k][i] = s[k];
   }
-  __device__ __forceinline__ void many(const R &rule, int64_t i) const {
+  __device__ __forceinline__ void many(const R &rule, T factor,
+                                       int64_t i) const {
     typedef packed_of<T> vector;
     vector p = ((const vector *)param)[i], s[ROOM];
     const vector g = ((const vector *)grad)[i];
@@ -75,7 +83,7 @@ template <typename T, int S, typename R> struct piece {
     for (int j = 0; j < PACK<T>; j++) {
       T state[ROOM] = {};
       for (int k = 0; k < S; k++) state[k] = s[k].at[j];
-      rule.step(p.at[j], g.at[j], state);
+      rule.step(p.at[j], scaled(g.at[j], factor), state);
       for (int k = 0; k < S; k++) s[k].at[j] = state[k];
     }
     ((vector *)param)[i] = p;
@@ -87,20 +95,17 @@ template <typename T, int S, typename R> struct piece {
     return all % 16 == 0;
   }
   /* Elements from..from+count-1, by one block; from is a multiple of PACK. */
-  __device__ __forceinline__ void part(const R &rule, int64_t from,
-                                       int64_t count) const {
+  __device__ __forceinline__ void part(const R &rule, T factor,
+                                       int64_t from, int64_t count) const {
     const int64_t packs = is_packed() ? count / PACK<T> : 0;
 #pragma unroll 1
     for (int64_t p = threadIdx.x; p < packs; p += BLOCK)
-      many(rule, from / PACK<T> + p);
+      many(rule, factor, from / PACK<T> + p);
 #pragma unroll 1
     for (int64_t i = packs * PACK<T> + threadIdx.x; i < count; i += BLOCK)
-      one(rule, from + i);
+      one(rule, factor, from + i);
   }
 };
-
-/* What every driver takes as arguments of one kernel. */
-enum { ARGUMENTS = 4096 };
 
 /* Invariant: blocks first[k] .. first[k + 1] - 1 are piece k's, `chunk`
    elements each. */
@@ -112,14 +117,7 @@ template <typename T, int S, typename R> struct batch {
   int n;
   int64_t chunk;
   permit allowed;
-
-  __device__ __forceinline__ int of_block(int block) const {
-    int k = 0;
-#pragma unroll 1
-    for (int step = 128; step > 0; step /= 2)
-      if (k + step < n && first[k + step] <= block) k += step;
-    return k;
-  }
+  const T *factor; /* NULL: none */
 };
 
 template <typename T, int S, typename R>
@@ -127,18 +125,20 @@ __global__ void __launch_bounds__(BLOCK)
     update_kernel(const __grid_constant__ batch<T, S, R> b) {
   __shared__ R rule;
   if (!b.allowed.holds()) return;
-  const int k = b.of_block((int)blockIdx.x);
+  const int k = piece_of(b.first, b.n, (int)blockIdx.x);
   if (threadIdx.x == 0) rule.read(b.at[k].given);
   __syncthreads();
   const int64_t from = ((int64_t)blockIdx.x - b.first[k]) * b.chunk;
   const int64_t rest = b.at[k].n - from;
-  b.at[k].part(rule, from, rest < b.chunk ? rest : b.chunk);
+  b.at[k].part(rule, b.factor ? *b.factor : (T)1, from,
+               rest < b.chunk ? rest : b.chunk);
 }
 
-/* Collects leaves until a launch is full, or has another guard. */
+/* Collects leaves until a launch is full, or has another guard or factor. */
 template <typename T, int S, typename R> class updates {
   typedef batch<T, S, R> launched;
-  static_assert(sizeof(launched) <= ARGUMENTS && launched::MOST <= 256, "");
+  static_assert(sizeof(launched) <= ARGUMENTS &&
+                    (int)launched::MOST <= (int)MOST_PIECES, "");
   const rp_kernel_args *first = nullptr; /* of this launch */
   int64_t total = 0;
   launched b;
@@ -148,13 +148,16 @@ public:
 
   rp_status add(const rp_kernel_args *args) {
     const permit allowed = permit_of(args, R::INPUTS);
+    const T *factor = (const T *)factor_of(args, R::INPUTS);
     const int64_t n = rp_type_count(&args->in[0].type);
     if (n == 0) return RP_OK;
     rp_status status = RP_OK;
-    if (b.n == launched::MOST || (b.n && b.allowed.guard != allowed.guard))
+    if (b.n == launched::MOST ||
+        (b.n && (b.allowed.guard != allowed.guard || b.factor != factor)))
       status = run();
     if (b.n == 0) first = args;
     b.allowed = allowed;
+    b.factor = factor;
     typename launched::part &p = b.at[b.n++];
     p.param = (T *)args->in[0].data;
     p.grad = (const T *)args->in[1].data;
@@ -206,7 +209,7 @@ rp_kernel update_row(const char *name, rp_dtype dtype) {
 
 /* Behind S states, the numbers. */
 template <int S> struct optimizer_rule {
-  enum { INPUTS = 3 + S };
+  enum { INPUTS = 3 + S, SCALES = 1 };
   static constexpr const char *NAME = "update";
   typedef const double *given;
   static given of(const rp_kernel_args *args) {
@@ -285,7 +288,7 @@ template <typename T, bool DECOUPLED> struct adam_rule : optimizer_rule<2> {
 struct nothing {};
 
 template <typename T> struct sum_rule {
-  enum { INPUTS = 2 };
+  enum { INPUTS = 2, SCALES = 0 };
   static constexpr const char *NAME = "accumulate";
   typedef nothing given;
   static given of(const rp_kernel_args *) { return {}; }
@@ -297,7 +300,7 @@ template <typename T> struct sum_rule {
 
 /* In f64, as the CPU's. */
 template <typename T> struct running_rule {
-  enum { INPUTS = 2 };
+  enum { INPUTS = 2, SCALES = 0 };
   static constexpr const char *NAME = "running_update";
   struct given {
     double keep, take;
@@ -314,7 +317,7 @@ template <typename T> struct running_rule {
 
 /* W holds an element's bytes, whatever dtype they are of. */
 template <typename W> struct copy_rule {
-  enum { INPUTS = 2 };
+  enum { INPUTS = 2, SCALES = 0 };
   static constexpr const char *NAME = "assign";
   typedef nothing given;
   static given of(const rp_kernel_args *) { return {}; }
@@ -360,56 +363,6 @@ template <typename W> rp_kernel assign_row(rp_dtype dtype) {
   return row("assign", dtype, run_assign<W>, nullptr, nullptr, run_assigns<W>);
 }
 
-/* ---- all_finite -------------------------------------------------------------------- */
-
-/* f.many(p) for each whole pack where `packed`, f.one(i) for the rest. */
-template <typename T, typename F>
-__device__ __forceinline__ void each(int64_t n, bool packed, const F &f) {
-  const int64_t packs = packed ? n / PACK<T> : 0;
-  RP_EACH(p, packs) f.many(p);
-  RP_EACH(i, n - packs * PACK<T>) f.one(packs * PACK<T> + i);
-}
-
-__global__ void __launch_bounds__(1)
-yes_kernel(uint8_t *answer) { *answer = 1; }
-
-/* Whoever finds one says so: all write the same byte. W: an element's bits,
-   MASK: its exponent's. */
-template <typename W, W MASK> struct finite_search {
-  const W *x;
-  uint8_t *answer;
-  __device__ __forceinline__ void one(int64_t i) const {
-    if ((x[i] & MASK) == MASK) *answer = 0;
-  }
-  __device__ __forceinline__ void many(int64_t i) const {
-    const packed_of<W> some = ((const packed_of<W> *)x)[i];
-    bool bad = false;
-#pragma unroll
-    for (int j = 0; j < PACK<W>; j++) bad |= (some.at[j] & MASK) == MASK;
-    if (bad) *answer = 0;
-  }
-};
-
-template <typename W, W MASK>
-__global__ void __launch_bounds__(BLOCK)
-    finite_kernel(finite_search<W, MASK> search, int64_t n, bool packed) {
-  each<W>(n, packed, search);
-}
-
-template <typename W, W MASK>
-rp_status run_all_finite(const rp_kernel_args *args) {
-  const int64_t n = rp_type_count(&args->in[0].type);
-  const finite_search<W, MASK> search = {(const W *)args->in[0].data,
-                                         (uint8_t *)args->out[0].data};
-  const rp_status status = launch(args, "all_finite", yes_kernel, dim3(1),
-                                  dim3(1), 0, search.answer);
-  if (status != RP_OK || n == 0) return status;
-  const bool packed = are_aligned(search.x);
-  return launch(args, "all_finite", finite_kernel<W, MASK>,
-                grid_of(args, n, packed ? PACK<W> : 1), dim3(BLOCK), 0, search,
-                n, packed);
-}
-
 } // namespace
 
 RP_ROWS(update,
@@ -427,10 +380,6 @@ RP_ROWS(update,
         update_row<double, 0, running_rule<double>>("running_update", RP_F64),
         assign_row<uint32_t>(RP_F32), assign_row<uint64_t>(RP_F64),
         assign_row<uint16_t>(RP_BF16), assign_row<uint32_t>(RP_I32),
-        assign_row<uint64_t>(RP_I64), assign_row<uint8_t>(RP_BOOL),
-        row("all_finite", RP_F32, run_all_finite<uint32_t, 0x7f800000u>),
-        row("all_finite", RP_F64,
-            run_all_finite<uint64_t, 0x7ff0000000000000u>),
-        row("all_finite", RP_BF16, run_all_finite<uint16_t, 0x7f80u>));
+        assign_row<uint64_t>(RP_I64), assign_row<uint8_t>(RP_BOOL));
 
 } // namespace rp

@@ -279,6 +279,23 @@ void sum_squares(writer &w) {
   w.add({w.view(lie::offset, {777})});
 }
 
+/* Parts of one leaf that begin anywhere, some of them empty. */
+tensors crowd(writer &w, int n) {
+  rp_tensor *leaf = w.leaf({(int64_t)n * 300});
+  tensors all;
+  for (int64_t i = 0; i < n; i++)
+    all.push_back(w.record("narrow", {leaf}, {0, i * 300, i * 37 % 300, 1}));
+  return all;
+}
+
+void total_squares(writer &w) {
+  sum_squares(w);
+  w.add(crowd(w, 2));
+  w.add(crowd(w, 230), {}, {}, "several launches");
+  w.add({w.leaf({0}), w.leaf({0, 3})}, {}, {}, "empty");
+  w.add({w.leaf({3}), w.leaf({40000}), w.leaf({16384})});
+}
+
 void all_finite(writer &w) {
   for (const dims &d : {dims{}, dims{1}, dims{0}, dims{7, 33}, dims{5 * MANY}})
     w.add({w.leaf(d)});
@@ -290,6 +307,10 @@ void all_finite(writer &w) {
       w.add({w.given({MANY}, values, w.dtype)}, {}, {}, "one bad");
     }
   w.add({w.leaf({MANY}, fill::special)});
+  tensors all = crowd(w, 230);
+  w.add(all, {}, {}, "several launches");
+  all[218] = w.given({3}, {1, 2, (double)NAN}, w.dtype);
+  w.add(all, {}, {}, "one bad of many");
 }
 
 /* ---- softmax ----------------------------------------------------------------------- */
@@ -824,6 +845,8 @@ const pool_case pools[] = {
     {{3, 9, 9}, {2, 3, 1, 2, 1, 0, 2, 1, 0}},
     {{5, 5}, {5, 5, 1, 1, 0, 0, 1, 1, 0}},
     {{4, 8, 32, 32}, {3, 3, 2, 2, 1, 1, 1, 1, 0}},
+    {{1, 2, 40, 70}, {3, 2, 1, 2, 1, 1, 2, 1, 0}},
+    {{1, 2, 20, 20}, {2, 2, 5, 5, 0, 0, 3, 3, 0}},
     {{0, 3, 8, 8}, {2, 2, 2, 2, 0, 0, 1, 1, 0}}};
 
 dims dims_of(const rp_tensor *t) {
@@ -837,11 +860,12 @@ void max_pool2d(writer &w) {
   }
 }
 void max_pool2d_grad(writer &w) {
-  for (const pool_case &p : pools) {
-    rp_tensor *x = w.leaf(p.x);
-    rp_tensor *y = w.record("max_pool2d", {x}, p.attributes);
-    w.add({w.leaf(dims_of(y)), x}, p.attributes);
-  }
+  for (const pool_case &p : pools)
+    for (fill values : {fill::any, fill::special}) {
+      rp_tensor *x = w.leaf(p.x, values);
+      rp_tensor *y = w.record("max_pool2d", {x}, p.attributes);
+      w.add({w.leaf(dims_of(y)), x}, p.attributes);
+    }
 }
 void max_pool2d_take(writer &w) {
   for (const pool_case &p : pools)
@@ -903,6 +927,8 @@ void optimizer(writer &w, const std::vector<real_list> &numbers) {
       for (int k = 0; k < states; k++) in.push_back(w.leaf(d, fill::positive));
       in.push_back(w.given({(int64_t)n.size()}, n, RP_F64));
       guarded(w, in, {}, "");
+      in.push_back(w.given({}, {0.37}, w.dtype));
+      guarded(w, in, {}, "scaled");
     }
   tensors in = {w.view(lie::offset, {777}), w.view(lie::offset, {777})};
   if (in[0]->node->leaf == nullptr) in[0] = w.leaf({777});
@@ -968,6 +994,7 @@ const entry entries[] = {
     {"sum", sums}, {"mean", sums}, {"max", extremes}, {"min", extremes},
     {"var", var}, {"logsumexp", logsumexp}, {"argmax", argmax},
     {"cumsum", cumsum}, {"sum_to", sum_to}, {"sum_squares", sum_squares},
+    {"total_squares", total_squares},
     {"all_finite", all_finite},
     {"softmax", softmax}, {"softmax_grad", softmax_grad},
     {"log_softmax", softmax}, {"log_softmax_grad", softmax_grad},
