@@ -13,6 +13,7 @@
 #include "exec/watch.h"
 #include "graph/autodiff.h"
 #include "graph/optimizer.h"
+#include "graph/passes.h"
 #include "graph/record.h"
 #include "graph/recorder.h"
 #include "graph/walk.h"
@@ -388,19 +389,8 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
   graph->effects_last = rp_watches(ctx);
   graph->alignment = ctx->devices[p->device]->memory->alignment;
   if (status == RP_OK) {
-    status = rp_graph_simplify(graph, ctx);
-    if (status == RP_OK) status = rp_graph_split(graph, ctx);
-    const bool fuses = ctx->fuses && !rp_watches(ctx);
-    if (status == RP_OK && fuses) status = rp_graph_end(
-        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
-    if (status == RP_OK && fuses) status = rp_graph_beside(
-        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
-    if (status == RP_OK && fuses) status = rp_graph_repeat(
-        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
-    if (status == RP_OK && fuses) status = rp_graph_fuse(graph, ctx);
-    if (status == RP_OK && fuses) status = rp_graph_fold(
-        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
-    if (status == RP_OK) status = rp_graph_find_light(graph, ctx);
+    status = rp_graph_pass(graph, ctx, ctx->fuses && !rp_watches(ctx),
+                           has_kernel, ctx->devices[p->device]->backend);
     if (status != RP_OK) rp_graph_free(graph, ctx);
   }
   rp_tape_close(&tape);

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "base/context.h"
-#include "graph/graph.h"
+#include "graph/passes.h"
 
 typedef struct step {
   int32_t front;   /* of an elementwise node that goes: who does its work; -1 */

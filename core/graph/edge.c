@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/context.h"
-#include "graph/graph.h"
+#include "graph/passes.h"
 
 const rp_op rp_op_fused_fold = {
     .name = "fused_fold", .inputs = 1, .outputs = 1,

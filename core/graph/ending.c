@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/context.h"
-#include "graph/graph.h"
+#include "graph/passes.h"
 
 typedef struct pair {
   int32_t front, behind, operand; /* which of behind's is front's output */

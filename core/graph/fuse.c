@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/context.h"
-#include "graph/graph.h"
+#include "graph/passes.h"
 
 enum { OPERANDS = 12 };
 

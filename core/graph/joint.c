@@ -8,7 +8,7 @@
    makes them now. */
 #include <string.h>
 
-#include "graph/graph.h"
+#include "graph/passes.h"
 
 static bool same_operands(const rp_graph *graph, const rp_graph_node *a,
                           const rp_graph_node *b) {

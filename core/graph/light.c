@@ -6,7 +6,7 @@
    node, and a light value is made by cheap ops alone from leaves and from
    values that have neither mark. */
 #include "base/context.h"
-#include "graph/graph.h"
+#include "graph/passes.h"
 
 /* CHAIN: how many bytes may be read and written again for each byte that need
    not be kept: about eight elementwise ops in a row, of which readers on the

@@ -6,7 +6,7 @@
 
 #include "base/context.h"
 #include "base/map.h"
-#include "graph/graph.h"
+#include "graph/passes.h"
 
 static uint64_t mix(uint64_t h, uint64_t x) {
   h = (h ^ x) * 0x9E3779B97F4A7C15u;

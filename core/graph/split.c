@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/context.h"
-#include "graph/graph.h"
+#include "graph/passes.h"
 
 static bool splits(const rp_graph *graph, int32_t i) {
   return i < graph->n_forward && graph->nodes.at[i].op->parts[0] != NULL;
