@@ -1,5 +1,4 @@
-/* From a request to its plan: walk and key; on a miss autodiff, updates,
-   graph and kernels.
+/* From a request to its plan: walk and key; on a miss its graph (emit.c).
 
    The bindings are listed by one function for hits and misses alike, so a
    graph leaf's index into them means the same for every later request of the
@@ -8,38 +7,17 @@
 
 #include "base/context.h"
 #include "exec/bound.h"
-#include "exec/cache.h"
 #include "exec/notice.h"
+#include "exec/prepare.h"
 #include "exec/watch.h"
-#include "graph/autodiff.h"
 #include "graph/optimizer.h"
-#include "graph/passes.h"
-#include "graph/record.h"
 #include "graph/recorder.h"
-#include "graph/walk.h"
-
-enum { EFFECTS = 4 }; /* the most that a forward node has */
-
-typedef struct preparation {
-  rp_context *ctx;
-  const rp_request *request;
-  rp_walk walk;
-  rp_key key;
-  rp_binding_set set;
-  RP_ARRAY(rp_tensor *) wrt; /* leaves to differentiate by; for MINIMIZE and
-                                STEP one a slot, NULL where none */
-  int device;                /* the slot it runs in */
-} preparation;
 
 static rp_status add_tensor(rp_context *ctx, void *array, rp_tensor *t) {
   RP_ARRAY(rp_tensor *) *a = array;
   if (!rp_array_room(ctx, a, sizeof t, 1)) return RP_NOMEM;
   a->at[a->n++] = t;
   return RP_OK;
-}
-
-static bool is_guarded(const rp_request *r) {
-  return r->action == RP_MINIMIZE && r->if_finite;
 }
 
 /* ---- what the request names -------------------------------------------------- */
@@ -68,7 +46,7 @@ static rp_status check_request(rp_context *ctx, const rp_request *r) {
   return RP_OK;
 }
 
-static rp_status collect_targets(preparation *p) {
+static rp_status collect_targets(rp_preparation *p) {
   const rp_request *r = p->request;
   rp_status status = RP_OK;
   if (r->loss) status = add_tensor(p->ctx, &p->set.targets, r->loss);
@@ -77,7 +55,7 @@ static rp_status collect_targets(preparation *p) {
   return status;
 }
 
-static rp_status collect_taps(preparation *p) {
+static rp_status collect_taps(rp_preparation *p) {
   rp_status status = RP_OK;
   for (int32_t i = 0; i < p->walk.taps.n; i++) {
     rp_node *node = p->walk.taps.at[i];
@@ -89,7 +67,7 @@ static rp_status collect_taps(preparation *p) {
 }
 
 /* Nodes that this program is the first to run and that have effects. */
-static rp_status collect_effectful(preparation *p) {
+static rp_status collect_effectful(rp_preparation *p) {
   for (int32_t i = 0; i < p->walk.nodes.n; i++) {
     rp_node *node = p->walk.nodes.at[i];
     if (node->op->effects == NULL || node->flags & RP_NODE_EFFECTED) continue;
@@ -100,7 +78,7 @@ static rp_status collect_effectful(preparation *p) {
   return RP_OK;
 }
 
-static rp_status collect_wrt(preparation *p) {
+static rp_status collect_wrt(rp_preparation *p) {
   const rp_request *r = p->request;
   rp_status status = RP_OK;
   if (r->action == RP_BACKWARD && r->wrt) {
@@ -148,7 +126,7 @@ static rp_status bring_states(const rp_optimizer *opt, int32_t i) {
 }
 
 /* Bindings that the walk does not meet, and their part of the key. */
-static rp_status bind_request(preparation *p) {
+static rp_status bind_request(rp_preparation *p) {
   rp_context *ctx = p->ctx;
   rp_bindings *bindings = &p->set.bindings;
   const rp_optimizer *opt = p->request->optimizer;
@@ -186,7 +164,7 @@ static rp_status bind_request(preparation *p) {
   for (int32_t g = 0; opt && g < opt->groups.n && status == RP_OK; g++)
     status = rp_bindings_add(bindings, ctx, opt->groups.at[g]);
   const int64_t how = (opt && opt->max_norm ? 1 : 0) +
-                      (is_guarded(p->request) ? 2 : 0);
+                      (rp_is_guarded(p->request) ? 2 : 0);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, how);
   if (status == RP_OK && opt)
     status = rp_key_add_text(&p->key, ctx, opt->update->name);
@@ -195,7 +173,7 @@ static rp_status bind_request(preparation *p) {
   return status;
 }
 
-static rp_status add_rates(preparation *p) {
+static rp_status add_rates(rp_preparation *p) {
   const rp_rates rates = rp_device_rates(p->ctx->devices[p->device]);
   int64_t bits[2];
   memcpy(bits, &rates, sizeof bits);
@@ -204,7 +182,7 @@ static rp_status add_rates(preparation *p) {
 }
 
 /* The one device of all that is asked for. */
-static rp_status join_device(preparation *p, const rp_tensor *t,
+static rp_status join_device(rp_preparation *p, const rp_tensor *t,
                              int *device) {
   const int own = t ? rp_root_node(t)->device : RP_ANYWHERE;
   if (own == RP_ANYWHERE || own == *device) return RP_OK;
@@ -217,7 +195,7 @@ static rp_status join_device(preparation *p, const rp_tensor *t,
   return RP_OK;
 }
 
-static rp_status find_device(preparation *p) {
+static rp_status find_device(rp_preparation *p) {
   int device = RP_ANYWHERE;
   rp_status status = RP_OK;
   for (int32_t i = 0; i < p->set.targets.n && status == RP_OK; i++)
@@ -228,7 +206,7 @@ static rp_status find_device(preparation *p) {
   return status;
 }
 
-static rp_status make_key(preparation *p) {
+static rp_status make_key(rp_preparation *p) {
   rp_context *ctx = p->ctx;
   const rp_request *r = p->request;
   rp_status status = rp_key_add_walk(&p->key, ctx, &p->walk, &p->set.bindings);
@@ -254,153 +232,11 @@ static rp_status make_key(preparation *p) {
   return status;
 }
 
-/* ---- a miss: gradients, updates, graph ---------------------------------------- */
+/* ---- entry ------------------------------------------------------------------------ */
 
-static rp_tensor *emit_effect(rp_tape *tape, const char *name, rp_tensor *leaf,
-                              rp_tensor *x) {
-  rp_tensor *inputs[2] = {leaf, x};
-  return rp_emit(tape, rp_op_find(name), inputs, 2, NULL, 0, NULL, 0);
-}
-
-/* grads[i] for wrt[i], NULL where there is none. */
-static rp_status emit_gradients(preparation *p, rp_tape *tape,
-                                rp_tensor **grads) {
-  rp_tensor *loss = p->request->loss;
-  const size_t size = (size_t)p->wrt.n * sizeof(rp_tensor *);
-  rp_tensor **xs = rp_alloc(p->ctx, size), **dxs = rp_alloc(p->ctx, size);
-  rp_status status = xs && dxs ? RP_OK : RP_NOMEM;
-  int n = 0;
-  for (int32_t i = 0; i < p->wrt.n && status == RP_OK; i++)
-    if (p->wrt.at[i]) xs[n++] = p->wrt.at[i];
-  if (status == RP_OK) {
-    rp_tensor *seed = rp_full_like(tape, &loss->type, 1);
-    status = tape->status == RP_OK
-                 ? rp_vjp(tape, &loss, &seed, 1, xs, n, false, dxs)
-                 : tape->status;
-  }
-  n = 0;
-  for (int32_t i = 0; i < p->wrt.n && status == RP_OK; i++)
-    if (p->wrt.at[i]) grads[i] = dxs[n++];
-  rp_free(p->ctx, xs, size);
-  rp_free(p->ctx, dxs, size);
-  return status;
-}
-
-/* Whether the loss and all gradients are finite. */
-static rp_tensor *emit_guard(rp_tape *tape, rp_tensor *loss,
-                             rp_tensor *const *grads, int32_t n) {
-  rp_tensor *all = rp_unary(tape, "all_finite", loss);
-  rp_tensor *of_grads =
-      rp_emit_over_all(tape, "all_finite", "logical_and", grads, n);
-  return of_grads ? rp_binary(tape, "logical_and", all, of_grads) : all;
-}
-
-/* Emits what the action asks for beyond the targets: effects[i] for wrt[i],
-   NULL where there is none. */
-static rp_status emit_action(preparation *p, rp_tape *tape,
-                             rp_tensor **effects) {
-  const rp_request *r = p->request;
-  if (r->action == RP_RUN) return RP_OK;
-  const size_t size = (size_t)p->wrt.n * sizeof(rp_tensor *);
-  rp_tensor **grads = rp_alloc(p->ctx, size);
-  if (grads == NULL) return RP_NOMEM;
-  rp_status status = RP_OK;
-  if (r->action == RP_STEP) {
-    for (int32_t i = 0; i < p->wrt.n; i++)
-      grads[i] = p->wrt.at[i] ? rp_tensor_grad(p->wrt.at[i]) : NULL;
-  } else {
-    status = emit_gradients(p, tape, grads);
-  }
-  for (int32_t i = 0; i < p->wrt.n && status == RP_OK; i++) {
-    rp_tensor *param = p->wrt.at[i];
-    if (param == NULL || grads[i] == NULL) continue;
-    rp_tensor *held = rp_tensor_grad(param);
-    if (r->action == RP_BACKWARD)
-      effects[i] = emit_effect(tape, held ? "accumulate" : "assign",
-                               param->grad, grads[i]);
-    else if (r->action == RP_MINIMIZE && held)
-      grads[i] = rp_add(tape, held, grads[i]);
-    status = tape->status;
-  }
-  if (status == RP_OK && is_guarded(r)) {
-    tape->guard = emit_guard(tape, r->loss, grads, p->wrt.n);
-    status = tape->status;
-  }
-  if (status == RP_OK && r->action != RP_BACKWARD)
-    status = rp_optimizer_emit(r->optimizer, tape, grads, effects);
-  rp_free(p->ctx, grads, size);
-  return status;
-}
-
-/* The effects of forward nodes, which count as forward nodes too (unless they
-   wait for the guard) but belong to no segment: roots from n on. Returns the
-   new number of roots. */
-static int emit_forward_effects(preparation *p, rp_tape *tape,
-                                rp_tensor **roots, int n) {
-  for (int32_t i = 0; i < p->set.effectful.n; i++) {
-    const rp_node *node = p->set.effectful.at[i];
-    p->ctx->recorder->place = (rp_place){.scope = node->place.scope};
-    const int made = node->op->effects(tape, node, roots + n);
-    if (tape->status != RP_OK) return n;
-    n += made;
-  }
-  return n;
-}
-
-static bool has_kernel(const void *backend, const rp_op *op, rp_dtype dtype) {
-  return rp_backend_find(backend, op, dtype) != NULL;
-}
-
-static rp_status build_graph(preparation *p, rp_graph *graph) {
-  rp_context *ctx = p->ctx;
-  rp_recorder *recorder = ctx->recorder;
-  const rp_place place = recorder->place;
-  const size_t size =
-      (size_t)(p->set.targets.n + p->wrt.n + EFFECTS * p->set.effectful.n + 1) *
-      sizeof(rp_tensor *);
-  rp_tensor **roots = rp_alloc(ctx, size);
-  if (roots == NULL) return RP_NOMEM;
-  rp_tape tape;
-  rp_tape_open(&tape, ctx);
-  int n = 0;
-  for (int32_t i = 0; i < p->set.targets.n; i++)
-    roots[n++] = p->set.targets.at[i];
-  const bool guarded = is_guarded(p->request);
-  if (!guarded) n = emit_forward_effects(p, &tape, roots, n);
-  const int8_t device = recorder->device;
-  recorder->device = (int8_t)p->device;
-  recorder->emitting = true;
-  recorder->place = (rp_place){0};
-  rp_tensor **effects = roots + n;
-  rp_status status = tape.status == RP_OK ? emit_action(p, &tape, effects)
-                                          : tape.status;
-  for (int32_t i = 0; i < p->wrt.n && status == RP_OK; i++)
-    if (effects[i]) roots[n++] = effects[i];
-  if (guarded && status == RP_OK) {
-    n = emit_forward_effects(p, &tape, roots, n);
-    roots[n++] = tape.guard; /* the last target: commit reads it */
-    status = tape.status;
-  }
-  recorder->emitting = false;
-  recorder->device = device;
-  recorder->place = place;
-  if (status == RP_OK)
-    status = rp_graph_build(graph, ctx, roots, n, &p->set.bindings);
-  graph->effects_last = rp_watches(ctx);
-  graph->alignment = ctx->devices[p->device]->memory->alignment;
-  if (status == RP_OK) {
-    status = rp_graph_pass(graph, ctx, ctx->fuses && !rp_watches(ctx),
-                           has_kernel, ctx->devices[p->device]->backend);
-    if (status != RP_OK) rp_graph_free(graph, ctx);
-  }
-  rp_tape_close(&tape);
-  rp_free(ctx, roots, size);
-  return status;
-}
-
-static rp_plan *make_plan(preparation *p) {
+static rp_plan *make_plan(rp_preparation *p) {
   rp_graph graph = {0};
-  if (build_graph(p, &graph) != RP_OK) return NULL;
+  if (rp_graph_emit(p, &graph) != RP_OK) return NULL;
   rp_plan *plan = rp_plan_new(p->ctx, &graph, &p->key,
                               p->ctx->devices[p->device]);
   p->key = (rp_key){0};
@@ -415,9 +251,7 @@ static rp_plan *make_plan(preparation *p) {
   return NULL;
 }
 
-/* ---- entry ------------------------------------------------------------------------ */
-
-static rp_status prepare(preparation *p) {
+static rp_status prepare(rp_preparation *p) {
   rp_status status = check_request(p->ctx, p->request);
   if (status != RP_OK) return status;
   rp_sweep(p->ctx);
@@ -436,7 +270,7 @@ static rp_status prepare(preparation *p) {
 }
 
 rp_plan *rp_plan_prepare(rp_context *ctx, const rp_request *request) {
-  preparation p = {.ctx = ctx, .request = request};
+  rp_preparation p = {.ctx = ctx, .request = request};
   rp_cache_forget_prepared(ctx);
   rp_plan *plan = NULL;
   if (prepare(&p) == RP_OK) {
