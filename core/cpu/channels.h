@@ -23,7 +23,8 @@ static inline shape shape_of(const rp_type *x) {
   return s;
 }
 
-static inline double real_of(const rp_kernel_args *args, int i, double fallback) {
+static inline double real_of(const rp_kernel_args *args, int i,
+                             double fallback) {
   return i < args->n_reals ? args->reals[i] : fallback;
 }
 
