@@ -156,76 +156,8 @@ static rp_status prepare_grad(const rp_kernel_args *args, void **state,
   return RP_OK;
 }
 
-RP_INLINE void grad_f32(bool centred, bool adds, const rp_kernel_args *args) {
-  const rp_array *in = args->in;
-  const shape s = shape_of(&in[1].type, &in[2].type);
-  const float *dy = in[0].data, *x = in[1].data, *w = in[2].data;
-  const float *mean = centred ? in[3].data : NULL;
-  const float *rstd = in[centred ? 4 : 3].data;
-  const float *around = adds ? in[centred ? 5 : 4].data : NULL;
-  float *dx = args->out[0].data, *partials = args->workspace;
-  const int64_t n = s.width, chunk = chunk_of(&s), chunks = chunks_of(&s);
-  const int64_t stride = (args->n_out - 1) * n;
-#pragma omp parallel for schedule(static) if (rp_worth(s.rows * n))
-  for (int64_t c = 0; c < chunks; c++) {
-    const int64_t first = c * chunk;
-    const int64_t last = s.rows - first < chunk ? s.rows : first + chunk;
-    float *dw = partials + c * stride, *db = dw + n;
-    for (int64_t j = 0; j < stride; j++) dw[j] = 0;
-    for (int64_t i = first; i < last; i++)
-      grad_row_f32(centred, adds ? around + i * n : NULL, dy + i * n,
-                   x + i * n, w, centred ? mean[i] : 0, rstd[i], dx + i * n,
-                   dw, db, n);
-  }
-}
-
-RP_INLINE void grad_bf16(bool centred, const rp_kernel_args *args) {
-  const rp_array *in = args->in;
-  const shape s = shape_of(&in[1].type, &in[2].type);
-  const uint16_t *dy = in[0].data, *x = in[1].data;
-  const float *w = in[2].data, *mean = centred ? in[3].data : NULL;
-  const float *rstd = in[centred ? 4 : 3].data;
-  uint16_t *dx = args->out[0].data;
-  float *partials = args->workspace;
-  const int64_t n = s.width, chunk = chunk_of(&s), chunks = chunks_of(&s);
-  const int64_t stride = (args->n_out - 1) * n;
-#pragma omp parallel for schedule(static) if (rp_worth(s.rows * n))
-  for (int64_t c = 0; c < chunks; c++) {
-    const int64_t first = c * chunk;
-    const int64_t last = s.rows - first < chunk ? s.rows : first + chunk;
-    float *dw = partials + c * stride, *db = dw + n;
-    for (int64_t j = 0; j < stride; j++) dw[j] = 0;
-    for (int64_t i = first; i < last; i++)
-      grad_row_bf16(centred, dy + i * n, x + i * n, w, centred ? mean[i] : 0,
-                    rstd[i], dx + i * n, dw, db, n);
-  }
-}
-
-RP_INLINE void grad_f64(bool centred, bool adds, const rp_kernel_args *args) {
-  const rp_array *in = args->in;
-  const shape s = shape_of(&in[1].type, &in[2].type);
-  const double *dy = in[0].data, *x = in[1].data, *w = in[2].data;
-  const double *mean = centred ? in[3].data : NULL;
-  const double *rstd = in[centred ? 4 : 3].data;
-  const double *around = adds ? in[centred ? 5 : 4].data : NULL;
-  double *dx = args->out[0].data, *partials = args->workspace;
-  const int64_t n = s.width, chunk = chunk_of(&s), chunks = chunks_of(&s);
-  const int64_t stride = (args->n_out - 1) * n;
-#pragma omp parallel for schedule(static) if (rp_worth(s.rows * n))
-  for (int64_t c = 0; c < chunks; c++) {
-    const int64_t first = c * chunk;
-    const int64_t last = s.rows - first < chunk ? s.rows : first + chunk;
-    double *dw = partials + c * stride, *db = dw + n;
-    for (int64_t j = 0; j < stride; j++) dw[j] = 0;
-    for (int64_t i = first; i < last; i++)
-      grad_row_f64(centred, adds ? around + i * n : NULL, dy + i * n,
-                   x + i * n, w, centred ? mean[i] : 0, rstd[i], dx + i * n,
-                   dw, db, n);
-  }
-}
-
 /* dw and db from the chunks' partials. */
-static void join(const rp_kernel_args *args) {
+static rp_status join(const rp_kernel_args *args) {
   const shape s = shape_of(&args->in[1].type, &args->in[2].type);
   const bool wide = args->in[0].type.dtype == RP_F64;
   const int64_t n = s.width, chunks = chunks_of(&s);
@@ -250,58 +182,112 @@ static void join(const rp_kernel_args *args) {
       else ((float *)out)[(at + j) % n] = (float)total[j];
     }
   }
+  return RP_OK;
+}
+
+RP_INLINE rp_status grad_f32(bool centred, bool adds,
+                             const rp_kernel_args *args) {
+  const rp_array *in = args->in;
+  const shape s = shape_of(&in[1].type, &in[2].type);
+  const float *dy = in[0].data, *x = in[1].data, *w = in[2].data;
+  const float *mean = centred ? in[3].data : NULL;
+  const float *rstd = in[centred ? 4 : 3].data;
+  const float *around = adds ? in[centred ? 5 : 4].data : NULL;
+  float *dx = args->out[0].data, *partials = args->workspace;
+  const int64_t n = s.width, chunk = chunk_of(&s), chunks = chunks_of(&s);
+  const int64_t stride = (args->n_out - 1) * n;
+#pragma omp parallel for schedule(static) if (rp_worth(s.rows * n))
+  for (int64_t c = 0; c < chunks; c++) {
+    const int64_t first = c * chunk;
+    const int64_t last = s.rows - first < chunk ? s.rows : first + chunk;
+    float *dw = partials + c * stride, *db = dw + n;
+    for (int64_t j = 0; j < stride; j++) dw[j] = 0;
+    for (int64_t i = first; i < last; i++)
+      grad_row_f32(centred, adds ? around + i * n : NULL, dy + i * n,
+                   x + i * n, w, centred ? mean[i] : 0, rstd[i], dx + i * n,
+                   dw, db, n);
+  }
+  return join(args);
+}
+
+RP_INLINE rp_status grad_bf16(bool centred, const rp_kernel_args *args) {
+  const rp_array *in = args->in;
+  const shape s = shape_of(&in[1].type, &in[2].type);
+  const uint16_t *dy = in[0].data, *x = in[1].data;
+  const float *w = in[2].data, *mean = centred ? in[3].data : NULL;
+  const float *rstd = in[centred ? 4 : 3].data;
+  uint16_t *dx = args->out[0].data;
+  float *partials = args->workspace;
+  const int64_t n = s.width, chunk = chunk_of(&s), chunks = chunks_of(&s);
+  const int64_t stride = (args->n_out - 1) * n;
+#pragma omp parallel for schedule(static) if (rp_worth(s.rows * n))
+  for (int64_t c = 0; c < chunks; c++) {
+    const int64_t first = c * chunk;
+    const int64_t last = s.rows - first < chunk ? s.rows : first + chunk;
+    float *dw = partials + c * stride, *db = dw + n;
+    for (int64_t j = 0; j < stride; j++) dw[j] = 0;
+    for (int64_t i = first; i < last; i++)
+      grad_row_bf16(centred, dy + i * n, x + i * n, w, centred ? mean[i] : 0,
+                    rstd[i], dx + i * n, dw, db, n);
+  }
+  return join(args);
+}
+
+RP_INLINE rp_status grad_f64(bool centred, bool adds,
+                             const rp_kernel_args *args) {
+  const rp_array *in = args->in;
+  const shape s = shape_of(&in[1].type, &in[2].type);
+  const double *dy = in[0].data, *x = in[1].data, *w = in[2].data;
+  const double *mean = centred ? in[3].data : NULL;
+  const double *rstd = in[centred ? 4 : 3].data;
+  const double *around = adds ? in[centred ? 5 : 4].data : NULL;
+  double *dx = args->out[0].data, *partials = args->workspace;
+  const int64_t n = s.width, chunk = chunk_of(&s), chunks = chunks_of(&s);
+  const int64_t stride = (args->n_out - 1) * n;
+#pragma omp parallel for schedule(static) if (rp_worth(s.rows * n))
+  for (int64_t c = 0; c < chunks; c++) {
+    const int64_t first = c * chunk;
+    const int64_t last = s.rows - first < chunk ? s.rows : first + chunk;
+    double *dw = partials + c * stride, *db = dw + n;
+    for (int64_t j = 0; j < stride; j++) dw[j] = 0;
+    for (int64_t i = first; i < last; i++)
+      grad_row_f64(centred, adds ? around + i * n : NULL, dy + i * n,
+                   x + i * n, w, centred ? mean[i] : 0, rstd[i], dx + i * n,
+                   dw, db, n);
+  }
+  return join(args);
 }
 
 static rp_status layer_norm_grad_f32(const rp_kernel_args *args) {
-  grad_f32(true, false, args);
-  join(args);
-  return RP_OK;
+  return grad_f32(true, false, args);
 }
 static rp_status layer_norm_grad_add_f32(const rp_kernel_args *args) {
-  grad_f32(true, true, args);
-  join(args);
-  return RP_OK;
+  return grad_f32(true, true, args);
 }
 static rp_status layer_norm_grad_f64(const rp_kernel_args *args) {
-  grad_f64(true, false, args);
-  join(args);
-  return RP_OK;
+  return grad_f64(true, false, args);
 }
 static rp_status layer_norm_grad_add_f64(const rp_kernel_args *args) {
-  grad_f64(true, true, args);
-  join(args);
-  return RP_OK;
+  return grad_f64(true, true, args);
 }
 static rp_status rms_norm_grad_f32(const rp_kernel_args *args) {
-  grad_f32(false, false, args);
-  join(args);
-  return RP_OK;
+  return grad_f32(false, false, args);
 }
 static rp_status rms_norm_grad_add_f32(const rp_kernel_args *args) {
-  grad_f32(false, true, args);
-  join(args);
-  return RP_OK;
+  return grad_f32(false, true, args);
 }
 static rp_status rms_norm_grad_f64(const rp_kernel_args *args) {
-  grad_f64(false, false, args);
-  join(args);
-  return RP_OK;
+  return grad_f64(false, false, args);
 }
 static rp_status rms_norm_grad_add_f64(const rp_kernel_args *args) {
-  grad_f64(false, true, args);
-  join(args);
-  return RP_OK;
+  return grad_f64(false, true, args);
 }
 
 static rp_status layer_norm_grad_bf16(const rp_kernel_args *args) {
-  grad_bf16(true, args);
-  join(args);
-  return RP_OK;
+  return grad_bf16(true, args);
 }
 static rp_status rms_norm_grad_bf16(const rp_kernel_args *args) {
-  grad_bf16(false, args);
-  join(args);
-  return RP_OK;
+  return grad_bf16(false, args);
 }
 
 extern const rp_op rp_op_layer_norm_grad, rp_op_rms_norm_grad,
