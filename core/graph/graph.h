@@ -126,6 +126,12 @@ rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
    else reads what is in between: ops recorded one after the other, of one
    layer and mark, whose values have one shape. Bits stay. */
 rp_status rp_graph_fuse(rp_graph *graph, rp_context *ctx);
+/* Lets large elementwise work be done in tiles by the products beside it, where
+   `runs` says so of rp_op_fused_product: what they read, or what they make, is
+   then nowhere as a whole. After rp_graph_find_light, which it has run again
+   where anything changed. Bits stay. */
+rp_status rp_graph_tile(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                        const void *user);
 /* Marks the forward values that no strategy keeps unless it says so. unread:
    backward does not read them. light: it does, and a short chain of cheap ops
    makes them again from leaves and from what backward reads anyway (an

@@ -179,6 +179,7 @@ static rp_cost matmul_cost(const rp_node *node) {
 const rp_op rp_op_matmul = {
     .name = "matmul", .inputs = 2, .outputs = 1,
     .flags = RP_STRIDED | RP_COSTLY, .narrow = 1 | 2,
+    .product = RP_PRODUCT,
     .type = matmul_type, .accepts = matmul_accepts, .grad = matmul_grad,
     .cost = matmul_cost,
 };
@@ -250,6 +251,7 @@ static rp_cost linear_cost(const rp_node *node) {
 const rp_op rp_op_linear = {
     .name = "linear", .inputs = 2, .outputs = 1,
     .flags = RP_STRIDED | RP_COSTLY | RP_VARIADIC | RP_MIXED, .narrow = 1 | 2,
+    .product = RP_PRODUCT_TRANSPOSED,
     .type = linear_type, .accepts = linear_accepts, .grad = linear_grad,
     .cost = linear_cost,
 };
