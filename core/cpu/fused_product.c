@@ -18,8 +18,12 @@
 #include "cpu/pieces.h"
 #include "exec/product.h"
 
-/* TILE: bytes of a tile: above, half as many rows do; below, more do. */
-enum { STEP = 256, LEAST_TILE = 1 << 20, MOST_TILE = 3 << 20, UNIT = 16 };
+/* A tile has STEP rows, or columns in runs of RUN bytes, which memory is slow
+   to begin; half of that above MOST_TILE bytes, more below LEAST_TILE. */
+enum {
+  STEP = 256, RUN = 1536, UNIT = 16,
+  LEAST_TILE = 1 << 20, MOST_TILE = 3 << 20, LINE = 64
+};
 
 typedef enum way {
   ROWS,      /* of input 0 and of the result */
@@ -151,8 +155,8 @@ static rp_status make_product(fused_product *f, int64_t n,
 
 /* The last tile is no smaller than three quarters of a tile, where that can
    be: few columns are summed in another order on some numbers of threads. */
-static int64_t choose_step(int64_t extent, int64_t bytes_each) {
-  int64_t least = STEP;
+static int64_t choose_step(int64_t least, int64_t extent,
+                           int64_t bytes_each) {
   if (least * bytes_each > MOST_TILE) least /= 2;
   while (least * bytes_each < LEAST_TILE && 4 * least <= extent) least *= 2;
   int64_t step = least, most = 0;
@@ -195,7 +199,8 @@ static rp_status prepare_product(fused_product *f, const rp_kernel_args *args,
   f->extent = f->way == COLUMNS ? f->b.type.dims[1] : f->a.type.dims[0];
   if (made >= 0) bytes_each += f->a.type.dims[1] * size_of(&f->a);
   if (f->behind.is_there) bytes_each += f->y.type.dims[1] * size_of(&f->y);
-  f->step = choose_step(f->extent, bytes_each);
+  f->step = choose_step(f->way == ROWS ? STEP : RUN / size_of(&f->a), f->extent,
+                        bytes_each);
   rp_array a, b, y;
   tile_arrays(f, f->step, &a, &b, &y);
   if (made >= 0)
@@ -260,8 +265,28 @@ static void start_side(running *r, const fused_product *f, const side *s,
   rp_pieces_start(&r->run, &s->pieces, &r->args);
 }
 
+/* Asks for what n elements from `first` on are made of. */
+static void prefetch(const running *r, int64_t first, int64_t n) {
+  const rp_pieces *p = &r->side->pieces;
+  const int last = p->rank - 1;
+  int64_t index[RP_RANK];
+  for (int d = last; d >= 0; d--) {
+    index[d] = first % p->dims[d];
+    first /= p->dims[d];
+  }
+  for (int32_t j = 0; j < r->side->n_in; j++) {
+    if (p->strides[j][last] != 1) continue;
+    int64_t offset = 0;
+    for (int d = 0; d <= last; d++) offset += index[d] * p->strides[j][d];
+    const char *from = (const char *)r->in[j].data + offset * p->size[j];
+    for (int64_t at = 0; at < n * p->size[j]; at += LINE)
+      __builtin_prefetch(from + at, 0, 2);
+  }
+}
+
 /* n elements of a run from `first` on, in each of `rows` runs that are `apart`
-   elements from each other, densely to `out`. */
+   elements from each other, densely to `out`. The processor foresees what a run
+   reads, but not where the next one begins. */
 static void make_rows(const running *r, int64_t first, int64_t n, int64_t rows,
                       int64_t apart, char *out) {
   const rp_pieces *p = &r->side->pieces;
@@ -272,6 +297,7 @@ static void make_rows(const running *r, int64_t first, int64_t n, int64_t rows,
     const int64_t from = first + row * apart + at;
     const int64_t left = chunks == 1 ? n : n - at;
     const int64_t count = chunks > 1 && left > RP_TILE ? RP_TILE : left;
+    if (chunks == 1 && row + 1 < rows) prefetch(r, from + apart, n);
     rp_pieces_make(&r->run, from, from + count,
                    out + (row * n + at) * p->out_size,
                    r->slots + omp_get_thread_num() * r->slots_thread);

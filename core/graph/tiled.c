@@ -31,7 +31,7 @@
 /* LEAST: bytes of a value below which its tile would be most of it. EXTENT: rows
    or columns that make several tiles of a size at which products are at full
    rate; INNER: of the other dims. */
-enum { OPERANDS = 12, LEAST = 4 << 20, EXTENT = 512, INNER = 32 };
+enum { OPERANDS = 12, LEAST = 4 << 20, EXTENT = 768, INNER = 32 };
 
 const rp_op rp_op_fused_product = {
     .name = "fused_product", .inputs = 1, .outputs = 1,
