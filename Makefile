@@ -49,13 +49,21 @@ test-long: all
 cuda: all
 	cmake -S . -B build -DREPRISE_CUDA_ARCHITECTURES='$(ARCHITECTURES)'
 	@if $(BUILD) build --target help | grep -q 'reprise_cuda$$'; then \
-	  $(BUILD) build --target reprise_cuda cuda_device_test -j $(JOBS); \
+	  $(BUILD) build --target reprise_cuda cuda_backend_device_test \
+	    cuda_ops_device_test -j $(JOBS); \
 	else echo "skipped: no CUDA toolkit with cuDNN here, so no CUDA backend"; fi
 
-# The CUDA backend's rows against the CPU's, op by op, on this machine's GPU.
+# What the real cuDNN says of our graphs, which needs no GPU. On this machine's
+# GPU: what the backend takes for granted of it, then its rows against the
+# CPU's, op by op.
 test-cuda: cuda
-	@if [ -x build/spec/cuda/cuda_device_test ]; then \
-	  build/spec/cuda/cuda_device_test || [ $$? -eq 77 ]; fi
+	@if $(BUILD) build --target help | grep -q ' cudnn_test$$'; then \
+	  $(BUILD) build --target cudnn_test -j $(JOBS); \
+	else echo "skipped: no cuDNN library"; fi
+	@failed=0; for name in cudnn cuda_backend_device cuda_ops_device; do \
+	  test=build/spec/cuda/$${name}_test; \
+	  [ ! -x $$test ] || $$test || [ $$? -eq 77 ] || failed=1; \
+	done; exit $$failed
 
 # The C tests under the address, leak and undefined-behaviour sanitizers.
 test-asan:

@@ -96,6 +96,11 @@ bool rp_autocast(rp_context *ctx, bool on);
    Values are the same, to the last bit. A program that is watched (the next
    two) fuses nothing: each op is looked at. */
 bool rp_fusion_enable(rp_context *ctx, bool on);
+/* Whether programs planned from here on let updates wait for each other, to be
+   handed over together, where the device gains by it and no byte of the peak is
+   lost (on at first); returns the previous setting. Values are the same, to the
+   last bit. */
+bool rp_gathering_enable(rp_context *ctx, bool on);
 
 /* What makes a run fail: nothing, a NaN in a value just made, or an infinity
    too. */
@@ -167,6 +172,22 @@ typedef struct rp_device_info {
   int64_t total_bytes, free_bytes; /* the device's own figures; 0: not told */
 } rp_device_info;
 rp_status rp_device_describe(rp_context *ctx, int slot, rp_device_info *out);
+
+/* What is in use on a device since it was taken into use, by its driver's
+   account, in bytes; all 0 where nobody keeps one. What no plan counts is
+   measured where it comes into being: fixed_bytes. driver_bytes less that is
+   what is accounted (rp_memory_stats), in whole pages: page_bytes, but for
+   what others do on the device. */
+typedef struct rp_device_usage {
+  int64_t driver_bytes, page_bytes;
+  int64_t fixed_bytes; /* the sum of the parts */
+  struct {
+    const char *name; /* "context" */
+    int64_t bytes;
+  } parts[8];
+  int32_t n_parts;
+} rp_device_usage;
+void rp_device_usage_of(rp_context *ctx, int slot, rp_device_usage *out);
 
 /* Leaves, and random and other recipes without inputs, that are made from
    here on lie in that slot (-1: no change); returns the previous one. */
@@ -421,12 +442,19 @@ typedef struct rp_segment {
 int rp_plan_front(rp_plan *plan);
 bool rp_plan_has_front(const rp_plan *plan);
 /* A candidate from outside, for a front that has not been made yet; later ones
-   are not looked at. The segments are copied. */
-rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
-                              int n_segments);
+   are not looked at. The segments are copied. One that _set_segments would
+   refuse is left out. */
+rp_status rp_plan_front_offer(rp_plan *plan, const char *name,
+                              const rp_segment *segments, int n_segments);
 /* The same with an explicit list, as for rp_plan_set_program. */
-rp_status rp_plan_front_offer_program(rp_plan *plan, const int32_t *steps,
-                                      int n_steps);
+rp_status rp_plan_front_offer_program(rp_plan *plan, const char *name,
+                                      const int32_t *steps, int n_steps);
+/* Notes a candidate that was found to be none before it could be offered. */
+rp_status rp_plan_front_leave_out(rp_plan *plan, const char *name,
+                                  const char *reason);
+/* The i-th candidate that was left out and why, "every=2: ..."; NULL from
+   their number on. */
+const char *rp_plan_front_left_out(rp_plan *plan, int i);
 /* The peak of `none`, a point of the front or not; -1 on failure. */
 int64_t rp_plan_none_bytes(rp_plan *plan);
 typedef struct rp_front_point {
@@ -475,6 +503,7 @@ typedef struct rp_plan_info {
       other_bytes;
   int32_t peak_instruction, n_instructions, n_runs, n_replays;
   int32_t n_segments;
+  int32_t device;           /* its slot */
   double forward_flops, replay_flops, step_flops;
   double forward_seconds, replay_seconds, step_seconds;
 } rp_plan_info;
@@ -490,6 +519,7 @@ typedef struct rp_instruction_info {
   int32_t instance;   /* FREE: which value instance */
   bool replay;
   bool light;         /* a replay in no segment, of what no strategy keeps */
+  bool joins;         /* an update handed over together with the one before */
   int64_t live_bytes; /* in the arena once it has run */
 } rp_instruction_info;
 rp_status rp_plan_instruction(const rp_plan *plan, int i,
@@ -519,8 +549,10 @@ rp_status rp_plan_run(rp_plan *plan, const rp_request *request);
 /* The accounted high-water mark of the last run's storage: equals
    peak_bytes. */
 int64_t rp_plan_measured_peak(const rp_plan *plan);
-/* Seconds the last run took, by the monotonic clock. */
+/* Seconds the last run took where it ran; waits for a device's. */
 double rp_plan_measured_seconds(const rp_plan *plan);
+/* Seconds until the last run had been handed over, by the host's clock. */
+double rp_plan_launch_seconds(const rp_plan *plan);
 
 /* From now on every run notes when its instructions start and end; off by
    default, and then it costs nothing. */

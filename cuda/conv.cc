@@ -169,11 +169,13 @@ cudnnStatus_t measure(const conv *c, cudnnHandle_t handle, int algorithm,
       (cudnnConvolutionBwdFilterAlgo_t)algorithm, bytes);
 }
 
-/* What an algorithm may round factors to: by dtype, never by the proposal. */
-cudnnMathType_t math_of(rp_dtype dtype) {
-  if (dtype == RP_BF16) return CUDNN_TENSOR_OP_MATH;
-  return dtype == RP_F32 && !tf32_is_allowed() ? CUDNN_FMA_MATH
-                                               : CUDNN_DEFAULT_MATH;
+/* What an algorithm may round factors to: by dtype and what it holds, never by
+   the proposal. */
+cudnnMathType_t math_of(const conv_shape &s) {
+  if (s.dtype == RP_BF16) return CUDNN_TENSOR_OP_MATH;
+  return s.dtype == RP_F32 && !s.holds_bf16 && !tf32_is_allowed()
+             ? CUDNN_FMA_MATH
+             : CUDNN_DEFAULT_MATH;
 }
 
 bool rounds_factors(const proposal &p) {
@@ -181,10 +183,20 @@ bool rounds_factors(const proposal &p) {
          p.math == CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION;
 }
 
+/* Whether its factors are what they are asked to be. Those that hold bf16 are
+   exact in TF32, but not sums of them (Winograd's and Fourier's transforms):
+   the plain algorithm alone takes them as they are. Conversion is to f16, which
+   has not f32's range. */
+bool keeps_factors(const conv_shape &s, const proposal &p) {
+  if (s.holds_bf16 && p.algorithm != plain_algorithm(s.kind)) return false;
+  if (math_of(s) == CUDNN_FMA_MATH) return !rounds_factors(p);
+  return s.dtype != RP_F32 || p.math != CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION;
+}
+
 /* The first proposal that fits, the plain algorithm if none does.
    CUDNN_STATUS_NOT_SUPPORTED: neither. */
-cudnnStatus_t choose(conv *c, cudnnHandle_t handle, rp_dtype dtype) {
-  const cudnnMathType_t math = math_of(dtype);
+cudnnStatus_t choose(conv *c, cudnnHandle_t handle, const conv_shape &s) {
+  const cudnnMathType_t math = math_of(s);
   proposal proposals[PROPOSALS + 1];
   int n = 0;
   cudnnStatus_t status = cudnnSetConvolutionMathType(c->operation, math);
@@ -194,9 +206,7 @@ cudnnStatus_t choose(conv *c, cudnnHandle_t handle, rp_dtype dtype) {
   for (int i = 0; i < n; i++) {
     const proposal &p = proposals[i];
     const bool is_last = i == n - 1;
-    if (!p.sums_in_one_order ||
-        (math == CUDNN_FMA_MATH && rounds_factors(p)))
-      continue;
+    if (!p.sums_in_one_order || !keeps_factors(s, p)) continue;
     /* Tensor cores are the algorithm's other half, where they may be used. */
     status = cudnnSetConvolutionMathType(
         c->operation, math == CUDNN_FMA_MATH ? math : p.math);
@@ -227,7 +237,7 @@ rp_status conv_make(const rp_kernel_args *args, const conv_shape &shape,
   c->kind = shape.kind;
   c->is_f64 = shape.dtype == RP_F64;
   cudnnStatus_t status = describe(shape, c);
-  if (!status) status = choose(c, rp_cuda_of(args)->dnn, shape.dtype);
+  if (!status) status = choose(c, rp_cuda_of(args)->dnn, shape);
   if (status) {
     conv_free(c);
     return status != CUDNN_STATUS_NOT_SUPPORTED
@@ -251,26 +261,26 @@ void conv_free(conv *c) {
 }
 
 rp_status conv_run(const conv *c, const rp_kernel_args *args, void *x, void *w,
-                   void *y, void *workspace) {
+                   void *y, void *workspace, bool adds) {
   const cudnnHandle_t handle = rp_cuda_of(args)->dnn;
-  const float one_f32 = 1, zero_f32 = 0;
-  const double one_f64 = 1, zero_f64 = 0;
+  const float one_f32 = 1, kept_f32 = adds ? 1 : 0;
+  const double one_f64 = 1, kept_f64 = adds ? 1 : 0;
   const void *one = c->is_f64 ? (const void *)&one_f64 : &one_f32;
-  const void *zero = c->is_f64 ? (const void *)&zero_f64 : &zero_f32;
+  const void *kept = c->is_f64 ? (const void *)&kept_f64 : &kept_f32;
   if (c->kind == CONV_FORWARD)
     return said(args, cudnnConvolutionForward(
         handle, one, c->x, x, c->w, w, c->operation,
         (cudnnConvolutionFwdAlgo_t)c->algorithm, workspace, c->scratch_bytes,
-        zero, c->y, y));
+        kept, c->y, y));
   if (c->kind == CONV_GRAD_INPUT)
     return said(args, cudnnConvolutionBackwardData(
         handle, one, c->w, w, c->y, y, c->operation,
         (cudnnConvolutionBwdDataAlgo_t)c->algorithm, workspace,
-        c->scratch_bytes, zero, c->x, x));
+        c->scratch_bytes, kept, c->x, x));
   return said(args, cudnnConvolutionBackwardFilter(
       handle, one, c->x, x, c->y, y, c->operation,
       (cudnnConvolutionBwdFilterAlgo_t)c->algorithm, workspace,
-      c->scratch_bytes, zero, c->w, w));
+      c->scratch_bytes, kept, c->w, w));
 }
 
 } // namespace rp

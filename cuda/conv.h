@@ -2,12 +2,12 @@
 
    y = x * w, or one of its adjoints: what is made and what is read follows
    from the kind. x:(n, groups in, size), w:(groups out, in, kernel),
-   y:(n, groups out, count), contiguous. f32, f64, or bf16, of which f32 may be
-   made: that is rounded to bf16 first, since cuDNN sums in f32 but gives what
-   it was given.
+   y:(n, groups out, count), contiguous. f32, f64, or bf16, which is summed in
+   f32 and rounded; f32 of bf16 is wide_conv.h's.
 
-   f32 is multiplied as f32; with RP_CUDA_TF32=1 factors may have 10 bits. Only
-   algorithms that sum in one order are taken. */
+   f32 is multiplied as f32; with RP_CUDA_TF32=1 factors may have 10 bits, and
+   where they have no more anyway. Only algorithms that sum in one order are
+   taken. */
 #ifndef RP_CUDA_CONV_H
 #define RP_CUDA_CONV_H
 
@@ -30,6 +30,7 @@ struct conv_shape {
   int64_t n, groups, in, out; /* channels of a group */
   int64_t size[2], count[2];
   rp_dtype dtype;
+  bool holds_bf16; /* f32: the factors are bf16 values */
 };
 
 /* Something to do for cuDNN, which takes no size of 0: without it what is
@@ -42,8 +43,9 @@ struct conv;
    2^31 elements), RP_INTERNAL. */
 rp_status conv_make(const rp_kernel_args *args, const conv_shape &shape,
                     conv **out, int64_t *workspace_bytes);
+/* adds: to what is there, instead of over it. */
 rp_status conv_run(const conv *c, const rp_kernel_args *args, void *x, void *w,
-                   void *y, void *workspace);
+                   void *y, void *workspace, bool adds = false);
 void conv_free(conv *c);
 
 } // namespace rp

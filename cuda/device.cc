@@ -12,6 +12,8 @@
 #include "heap.h"
 #include "memory.h"
 #include "recording.h"
+#include "timer.h"
+#include "usage.h"
 
 /* ---- failures ----------------------------------------------------------------- */
 
@@ -35,31 +37,41 @@ static bool is_lost(cudaError_t error) {
   }
 }
 
+static bool checks(void) {
+  const char *check = getenv("RP_CUDA_CHECK");
+  return check && *check && strcmp(check, "0") != 0;
+}
+
+static rp_status out_of_memory(rp_context *ctx, const char *what) {
+  return rp_fail(ctx, RP_NOMEM, "[cuda] %s: the device is out of memory", what);
+}
+
 rp_status rp_cuda_ok(rp_context *ctx, cudaError_t error, const char *what) {
   if (error == cudaSuccess) return RP_OK;
   (void)cudaGetLastError(); /* one that can pass has been said */
-  if (error == cudaErrorMemoryAllocation)
-    return rp_fail(ctx, RP_NOMEM, "[cuda] %s: the device is out of memory",
-                   what);
+  if (error == cudaErrorMemoryAllocation) return out_of_memory(ctx, what);
   return rp_fail(ctx, RP_INTERNAL, "[cuda] %s: %s%s", what,
                  cudaGetErrorString(error),
-                 is_lost(error)
-                     ? "; the device is lost to this process. RP_CUDA_CHECK=1 "
-                       "names the op that did it"
-                     : "");
+                 !is_lost(error) ? ""
+                 : checks()
+                     ? "; the device is lost to this process"
+                     : "; the device is lost to this process. RP_CUDA_CHECK=1 "
+                       "names the op that did it");
 }
 
 rp_status rp_cublas_ok(rp_context *ctx, cublasStatus_t status,
                        const char *what) {
   if (status == CUBLAS_STATUS_SUCCESS) return RP_OK;
-  return rp_fail(ctx, status == CUBLAS_STATUS_ALLOC_FAILED ? RP_NOMEM
-                                                           : RP_INTERNAL,
-                 "[cuda] %s: cuBLASLt status %d", what, (int)status);
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) return out_of_memory(ctx, what);
+  return rp_fail(ctx, RP_INTERNAL, "[cuda] %s: cuBLASLt status %d", what,
+                 (int)status);
 }
 
 rp_status rp_cudnn_ok(rp_context *ctx, cudnnStatus_t status,
                       const char *what) {
   if (status == CUDNN_STATUS_SUCCESS) return RP_OK;
+  if (status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)
+    return out_of_memory(ctx, what);
   return rp_fail(ctx, RP_INTERNAL, "[cuda] %s: cuDNN: %s", what,
                  cudnnGetErrorString(status));
 }
@@ -169,6 +181,21 @@ static rp_status open_streams(rp_context *ctx, rp_cuda_device *d) {
   return status;
 }
 
+static rp_status open_libraries(rp_context *ctx, rp_cuda_device *d) {
+  rp_cuda_stretch stretch = rp_cuda_stretch_begin(d);
+  rp_status status =
+      rp_cublas_ok(ctx, cublasLtCreate(&d->blas), "opening cuBLASLt");
+  rp_cuda_stretch_end(d, RP_CUDA_CUBLAS, stretch);
+  stretch = rp_cuda_stretch_begin(d);
+  if (status == RP_OK)
+    status = rp_cudnn_ok(ctx, cudnnCreate(&d->dnn), "opening cuDNN");
+  if (status == RP_OK)
+    status = rp_cudnn_ok(ctx, cudnnSetStream(d->dnn, d->stream),
+                         "opening cuDNN");
+  rp_cuda_stretch_end(d, RP_CUDA_CUDNN, stretch);
+  return status;
+}
+
 static rp_status open_device(rp_device *device) {
   rp_context *ctx = device->ctx;
   if (device->unit >= count()) return missing(ctx, device->unit);
@@ -178,33 +205,28 @@ static rp_status open_device(rp_device *device) {
   device->state = d;
   d->unit = device->unit;
   cudaDeviceProp p = {};
-  rp_status status = rp_cuda_ok(ctx, cudaSetDevice(d->unit), "this device");
+  rp_status status = rp_cuda_usage_open(ctx, d);
   if (status == RP_OK)
     status = rp_cuda_ok(ctx, cudaGetDeviceProperties(&p, d->unit),
-                        "this device");
+                        "opening the device");
   if (status == RP_OK) {
     d->multiprocessors = p.multiProcessorCount;
     d->capability = 10 * p.major + p.minor;
     d->shared_per_block = (int64_t)p.sharedMemPerBlockOptin;
     device->rates = rates_of(&p, d->unit);
-    const char *check = getenv("RP_CUDA_CHECK");
-    d->check = check && *check && strcmp(check, "0") != 0;
+    d->check = checks();
     device->records = !d->check;
+    const rp_cuda_stretch stretch = rp_cuda_stretch_begin(d);
     status = open_streams(ctx, d);
+    if (status == RP_OK) status = rp_cuda_memory_open(ctx, d);
+    if (status == RP_OK) status = rp_cuda_delivery_open(ctx, d);
+    rp_cuda_stretch_end(d, RP_CUDA_QUEUES, stretch);
   }
   /* Addresses cost nothing, and what is free in between has them, too. */
   const int64_t most = 4 * (int64_t)p.totalGlobalMem;
-  if (status == RP_OK) status = rp_cuda_memory_open(ctx, d);
-  if (status == RP_OK) status = rp_cuda_delivery_open(ctx, d);
   if (status == RP_OK) status = rp_cuda_heap_open(&d->heap, ctx, d, most);
   if (status == RP_OK) status = rp_cuda_heap_open(&d->arena, ctx, d, most);
-  if (status == RP_OK)
-    status = rp_cublas_ok(ctx, cublasLtCreate(&d->blas), "opening cuBLASLt");
-  if (status == RP_OK)
-    status = rp_cudnn_ok(ctx, cudnnCreate(&d->dnn), "opening cuDNN");
-  if (status == RP_OK)
-    status = rp_cudnn_ok(ctx, cudnnSetStream(d->dnn, d->stream),
-                         "opening cuDNN");
+  if (status == RP_OK) status = open_libraries(ctx, d);
   if (status != RP_OK) close_device(device);
   return status;
 }
@@ -290,6 +312,11 @@ static const rp_backend backend = {
     synchronize,
     take_fault,
     describe,
+    rp_cuda_loading,
+    rp_cuda_usage,
+    rp_cuda_time,
+    rp_cuda_seconds,
+    rp_cuda_free_timer,
 };
 
 extern "C" __attribute__((visibility("default")))

@@ -23,6 +23,21 @@ typedef struct rp_cuda_fault {
   long long found, limit;
 } rp_cuda_fault;
 
+/* What of a device's memory no plan counts (usage.h). */
+typedef enum rp_cuda_part {
+  RP_CUDA_CONTEXT,
+  RP_CUDA_QUEUES,
+  RP_CUDA_CUBLAS,
+  RP_CUDA_CUDNN,
+  RP_CUDA_CODE,   /* kernels: loaded when first launched, or compiled */
+  RP_CUDA_GRAPHS,
+  RP_CUDA_PARTS
+} rp_cuda_part;
+
+typedef struct rp_cuda_stretch {
+  int64_t outside, noted;
+} rp_cuda_stretch;
+
 typedef struct rp_cuda_device {
   int unit;
   cudaStream_t stream;        /* everything a program does */
@@ -39,6 +54,11 @@ typedef struct rp_cuda_device {
   struct rp_cuda_heap *arena;
   struct rp_cuda_memory *memory;
   struct rp_cuda_delivery *delivery;
+  struct {
+    int64_t before; /* handed out by the driver before the context was made */
+    int64_t parts[RP_CUDA_PARTS];
+    rp_cuda_stretch loading;
+  } usage;
 } rp_cuda_device;
 
 static inline rp_cuda_device *rp_cuda_of(const rp_kernel_args *args) {

@@ -97,12 +97,12 @@ rp_status run(const rp_kernel_args *args) {
 }
 
 const rp_kernel rows[] = {
-    {nullptr, RP_F32, run, prepare, destroy, "fused"},
-    {nullptr, RP_F64, run, prepare, destroy, "fused"},
-    {nullptr, RP_BF16, run, prepare, destroy, "fused"},
-    {nullptr, RP_I32, run, prepare, destroy, "fused"},
-    {nullptr, RP_I64, run, prepare, destroy, "fused"},
-    {nullptr, RP_BOOL, run, prepare, destroy, "fused"},
+    {nullptr, RP_F32, run, prepare, destroy, "fused", nullptr, nullptr},
+    {nullptr, RP_F64, run, prepare, destroy, "fused", nullptr, nullptr},
+    {nullptr, RP_BF16, run, prepare, destroy, "fused", nullptr, nullptr},
+    {nullptr, RP_I32, run, prepare, destroy, "fused", nullptr, nullptr},
+    {nullptr, RP_I64, run, prepare, destroy, "fused", nullptr, nullptr},
+    {nullptr, RP_BOOL, run, prepare, destroy, "fused", nullptr, nullptr},
 };
 
 } // namespace

@@ -144,11 +144,15 @@ rp_status rp_cuda_heap_open(rp_cuda_heap **out, rp_context *ctx,
   heap->device = device;
   heap->driver = driver;
   heap->granularity = (int64_t)granularity;
-  heap->reserved = round_up(most, heap->granularity);
-  status = rp_cuda_driver_ok(
-      ctx, driver->cuMemAddressReserve(&heap->base, (size_t)heap->reserved, 0,
-                                       0, 0),
-      "reserving addresses");
+  /* A process may have few addresses (a limit, a container): less will do,
+     as long as what the device has can lie in it. */
+  CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+  for (int part = 1; part <= 4 && result != CUDA_SUCCESS; part *= 2) {
+    heap->reserved = round_up(most / part, heap->granularity);
+    result = driver->cuMemAddressReserve(&heap->base, (size_t)heap->reserved,
+                                         0, 0, 0);
+  }
+  status = rp_cuda_driver_ok(ctx, result, "reserving addresses");
   if (status != RP_OK) {
     delete heap;
     return status;

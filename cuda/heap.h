@@ -30,7 +30,7 @@ struct rp_cuda_heap {
 };
 
 /* Reserves addresses for `most` bytes, of which not all can have memory at a
-   time. RP_UNSUPPORTED, RP_NOMEM. */
+   time, or for a half or a quarter of them. RP_UNSUPPORTED, RP_NOMEM. */
 rp_status rp_cuda_heap_open(rp_cuda_heap **heap, rp_context *ctx,
                             rp_cuda_device *device, int64_t most);
 void rp_cuda_heap_close(rp_cuda_heap *heap);

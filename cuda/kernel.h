@@ -10,6 +10,9 @@
        recorded once and replayed.
      - It allocates nothing; scratch is args->workspace, of the size that
        prepare asked for (aligned to 256 bytes).
+     - It says with __launch_bounds__ how many threads it has at most; (BLOCK,
+       1) where nvcc would else save registers and spill
+       (spec/cuda/resources.lua).
      - A size of zero launches nothing. Counts may pass 2^31: indices of
        elements are int64_t.
      - f32 elementwise arithmetic is not contracted (-fmad=false for these
@@ -228,13 +231,16 @@ __device__ __forceinline__ int64_t checked_index(int64_t index, int64_t limit,
 /* ---- rows ----------------------------------------------------------------------------- */
 
 typedef rp_status run_function(const rp_kernel_args *args);
+typedef rp_status run_many_function(const rp_kernel_args *args, int32_t n);
 typedef rp_status prepare_function(const rp_kernel_args *args, void **state,
                                    int64_t *workspace_bytes);
 
 static inline rp_kernel row(const char *name, rp_dtype dtype, run_function *run,
                             prepare_function *prepare = nullptr,
-                            void (*destroy)(void *) = nullptr) {
-  return rp_kernel{nullptr, dtype, run, prepare, destroy, name};
+                            void (*destroy)(void *) = nullptr,
+                            run_many_function *run_many = nullptr) {
+  return rp_kernel{nullptr, dtype, run, prepare, destroy, name, nullptr,
+                   run_many};
 }
 
 /* At the end of a file: RP_ROWS(pointwise, row("add", RP_F32, add<float>), ...)

@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "heap.h"
 #include "kernels/upload.h"
+#include "usage.h"
 
 /* Invariants: slot r % RUNS of `runs` is the event of run r, for the last RUNS
    runs; a pinned buffer is free once its event has passed. */
@@ -24,6 +25,7 @@ struct rp_cuda_memory {
   int64_t last_run;
   cudaEvent_t written; /* the last write on the copies' queue */
   cudaEvent_t now;     /* all that was handed over when it was recorded last */
+  bool has_uploaded;   /* the kernel that writes small ones is loaded */
 };
 
 namespace {
@@ -130,12 +132,18 @@ rp_status write(rp_device *device, void *to, const void *from, int64_t size,
                 int64_t after) {
   if (size > SMALL)
     return write_large(device, (char *)to, (const char *)from, size, after);
+  rp_cuda_device *d = rp_cuda_enter(device);
+  const bool loads = !d->memory->has_uploaded;
+  const rp_cuda_stretch stretch =
+      loads ? rp_cuda_stretch_begin(d) : rp_cuda_stretch{};
   rp_status status = RP_OK;
   for (int64_t at = 0; at < size && status == RP_OK; at += RP_UPLOAD_BYTES)
     status = ok(device, rp_cuda_upload(
         (char *)to + at, (const char *)from + at,
-        (int)std::min<int64_t>(RP_UPLOAD_BYTES, size - at),
-        rp_cuda_enter(device)->stream), "a write to the device");
+        (int)std::min<int64_t>(RP_UPLOAD_BYTES, size - at), d->stream),
+                "a write to the device");
+  if (loads) rp_cuda_stretch_end(d, RP_CUDA_CODE, stretch);
+  d->memory->has_uploaded = true;
   return status;
 }
 

@@ -73,8 +73,10 @@ end
 
 function verbs.memory()
   local most = isolate.status 'VmHWM'
-  local now = free and rp.cuda.mem_get_info(device)
-  return {measured_bytes = measured, driver_bytes = now and free - now,
+  local used = free and rp.cuda.memory_stats(device)
+  return {measured_bytes = measured,
+    driver_bytes = used and used.driver_bytes - used.fixed_bytes,
+    fixed_bytes = used and used.fixed_bytes,
     resident_bytes = before and most and most - before}
 end
 
@@ -133,7 +135,7 @@ local function host_seconds(n)
     minimizing[i] = measure.seconds(function()
       opt:minimize(loss, {ckpt = ckpt})
     end)
-    launching[i] = rp.last_plan():measured_seconds()
+    launching[i] = rp.last_plan():launch_seconds()
     wait()
     whole[i] = measure.clock() - start
   end

@@ -21,7 +21,7 @@ local KEYS = {
     'seconds_taken', 'error'},
   side = {'label', 'id', 'ckpt', 'variant', 'at', 'spec', 'same_as', 'error',
     'live_bytes', 'peak_bytes', 'measured_bytes', 'resident_bytes',
-    'resting_bytes', 'reserved_bytes', 'driver_bytes', 'flops',
+    'resting_bytes', 'reserved_bytes', 'driver_bytes', 'fixed_bytes', 'flops',
     'recompute_fraction', 'apart'},
   seconds = {'median', 'least', 'most', 'count'},
 }

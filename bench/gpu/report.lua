@@ -123,8 +123,6 @@ local function fits_table(all)
     'peak, MiB', ''}, list), limit
 end
 
--- The driver's figure is of the whole device: what the libraries loaded with
--- the first steps is in it.
 local function driver_table(all)
   local list = {}
   for _, row in ipairs(lookup.of_part(all, 'steps')) do
@@ -138,13 +136,15 @@ local function driver_table(all)
             .. (entry.measured_bytes == entry.peak_bytes and ''
               or ' **differs**'),
           mib(entry.driver_bytes), mib(above),
-          ('%.2f %%'):format(100 * above / entry.measured_bytes)}
+          ('%.2f %%'):format(100 * above / entry.measured_bytes),
+          entry.fixed_bytes and mib(entry.fixed_bytes) or ''}
         first = false
       end
     end
   end
   return compare.markdown({'all bytes of a step', 'strategy', 'promised, MiB',
-    'accounted', "the driver's figure", 'above the accounted', ''}, list)
+    'accounted', "the driver's figure", 'above the accounted', '',
+    'libraries and context'}, list)
 end
 
 local function rate_of(all)
@@ -261,9 +261,10 @@ function report.text(all)
       .. 'trying, with its allocator limited to that.'):format(
       units.bytes(limit)),
       fits),
-    compare.section("The driver's figure", 'Free memory before the model and '
-      .. 'after three steps. Above the accounted bytes are kernels and '
-      .. 'libraries, loaded when first used, and whole pages of 2 MiB.',
+    compare.section("The driver's figure", 'What the driver has handed out after '
+      .. 'three steps, but for context, libraries and code, which are measured '
+      .. 'where they are loaded. Above the accounted bytes are whole pages of '
+      .. '2 MiB.',
       driver_table(all)),
     compare.section('Share of the product rate', 'Useful floating-point '
       .. 'operations of a step under `none`, per second, over those of the '

@@ -51,7 +51,8 @@ local function open_ours(context, row, entry)
   end
   process:ask('steps', {n = context.warm_up})
   -- The driver's figure is of the whole device: nobody else has run since.
-  entry.driver_bytes = process:ask('memory').driver_bytes
+  local memory = process:ask 'memory'
+  entry.driver_bytes, entry.fixed_bytes = memory.driver_bytes, memory.fixed_bytes
   return true
 end
 

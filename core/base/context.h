@@ -23,7 +23,8 @@ struct rp_context {
   int32_t anomaly;    /* rp_anomaly: what runs look for */
   bool verify_replay;
   rp_rates rates;     /* 0: the backend's */
-  bool fuses; /* rp_fusion_enable */
+  bool fuses;   /* rp_fusion_enable */
+  bool gathers; /* rp_gathering_enable */
 
   rp_device *devices[RP_DEVICES]; /* exec/device.c; by slot, NULL: not open */
   struct rp_recorder *recorder; /* graph/record.c */

@@ -105,6 +105,14 @@ static rp_status grad_weight_prepare_dnnl(const rp_kernel_args *args,
   return prepare_dnnl(args, RP_CONV_GRAD_WEIGHT, state, workspace_bytes);
 }
 
+static bool cost_dnnl(const rp_kernel_args *args, double *flops,
+                      double *bytes) {
+  const prepared *p = args->state;
+  if (p == NULL || p->winograd == NULL) return false;
+  rp_winograd_cost(p->winograd, flops, bytes);
+  return true;
+}
+
 static rp_status run_dnnl(const rp_kernel_args *args, void *x, void *w,
                           void *y) {
   if (args->state == NULL) {
@@ -301,17 +309,18 @@ static rp_status grad_weight_f64(const rp_kernel_args *args) {
 }
 
 static const rp_kernel rows[] = {
-    {&rp_op_conv2d, RP_F32, conv2d_dnnl, conv2d_prepare_dnnl, destroy_dnnl},
+    {&rp_op_conv2d, RP_F32, conv2d_dnnl, conv2d_prepare_dnnl, destroy_dnnl,
+     NULL, cost_dnnl},
     {&rp_op_conv2d, RP_BF16, conv2d_dnnl, conv2d_prepare_dnnl, destroy_dnnl},
     {&rp_op_conv2d, RP_F64, conv2d_f64, conv2d_prepare_f64, NULL},
     {&rp_op_conv2d_grad_input, RP_F32, grad_input_dnnl,
-     grad_input_prepare_dnnl, destroy_dnnl},
+     grad_input_prepare_dnnl, destroy_dnnl, NULL, cost_dnnl},
     {&rp_op_conv2d_grad_input, RP_BF16, grad_input_dnnl,
      grad_input_prepare_dnnl, destroy_dnnl},
     {&rp_op_conv2d_grad_input, RP_F64, grad_input_f64, grad_input_prepare_f64,
      NULL},
     {&rp_op_conv2d_grad_weight, RP_F32, grad_weight_dnnl,
-     grad_weight_prepare_dnnl, destroy_dnnl},
+     grad_weight_prepare_dnnl, destroy_dnnl, NULL, cost_dnnl},
     {&rp_op_conv2d_grad_weight, RP_BF16, grad_weight_dnnl,
      grad_weight_prepare_dnnl, destroy_dnnl},
     {&rp_op_conv2d_grad_weight, RP_F64, grad_weight_f64,

@@ -279,8 +279,48 @@ static rp_status run_sum_squares(const rp_kernel_args *args) {
   return reduce(args, &way_sum_squares, (1u << RP_RANK) - 1, 0);
 }
 
+/* Input k alone, and where its sum goes. */
+static rp_kernel_args one_of(const rp_kernel_args *args, int32_t k,
+                             rp_array *sum) {
+  *sum = (rp_array){.type = rp_type_scalar((rp_dtype)args->in[k].type.dtype)};
+  rp_kernel_args one = *args;
+  one.in = &args->in[k];
+  one.out = sum;
+  one.n_in = 1;
+  return one;
+}
+
+static rp_status prepare_total_squares(const rp_kernel_args *args,
+                                       void **state, int64_t *bytes) {
+  rp_status status = RP_OK;
+  *bytes = 0;
+  for (int32_t k = 0; k < args->n_in && status == RP_OK; k++) {
+    rp_array sum;
+    int64_t needed = 0;
+    const rp_kernel_args one = one_of(args, k, &sum);
+    status = prepare_sum_squares(&one, state, &needed);
+    if (needed > *bytes) *bytes = needed;
+  }
+  return status;
+}
+
+static rp_status run_total_squares(const rp_kernel_args *args) {
+  double total = 0;
+  rp_status status = RP_OK;
+  for (int32_t k = 0; k < args->n_in && status == RP_OK; k++) {
+    union { float f32; double f64; } value = {0};
+    rp_array sum;
+    const rp_kernel_args one = one_of(args, k, &sum);
+    sum.data = &value;
+    status = run_sum_squares(&one);
+    total += sum.type.dtype == RP_F32 ? (double)value.f32 : value.f64;
+  }
+  *(double *)args->out[0].data = total;
+  return status;
+}
+
 extern const rp_op rp_op_sum, rp_op_mean, rp_op_max, rp_op_min, rp_op_var,
-    rp_op_logsumexp, rp_op_sum_to, rp_op_sum_squares;
+    rp_op_logsumexp, rp_op_sum_to, rp_op_sum_squares, rp_op_total_squares;
 
 static const rp_kernel rows[] = {
     {&rp_op_sum, RP_F32, run_sum, prepare_fold, NULL},
@@ -300,5 +340,9 @@ static const rp_kernel rows[] = {
     {&rp_op_sum_to, RP_BF16, run_sum_to, prepare_sum_to, NULL},
     {&rp_op_sum_squares, RP_F32, run_sum_squares, prepare_sum_squares, NULL},
     {&rp_op_sum_squares, RP_F64, run_sum_squares, prepare_sum_squares, NULL},
+    {&rp_op_total_squares, RP_F32, run_total_squares, prepare_total_squares,
+     NULL},
+    {&rp_op_total_squares, RP_F64, run_total_squares, prepare_total_squares,
+     NULL},
 };
 const rp_kernel_table rp_cpu_reduce = {rows, sizeof rows / sizeof *rows};

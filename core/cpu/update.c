@@ -12,9 +12,22 @@ static int64_t size(const rp_kernel_args *args) {
   return rp_type_count(&args->in[0].type);
 }
 
-/* Whether the guard behind the op's own n inputs says no. */
+/* Whether the guard, the last behind the op's own n inputs, says no. */
 static bool skipped(const rp_kernel_args *args, int n) {
-  return args->n_in > n && !*(const uint8_t *)args->in[n].data;
+  const rp_array *last = &args->in[args->n_in - 1];
+  return args->n_in > n && last->type.dtype == RP_BOOL &&
+         !*(const uint8_t *)last->data;
+}
+
+/* What the gradient is multiplied by: the first behind the op's own n inputs
+   unless that is the guard. A product with 1 is the other factor. */
+static float factor_f32(const rp_kernel_args *args, int n) {
+  return args->n_in > n && args->in[n].type.dtype == RP_F32
+             ? *(const float *)args->in[n].data : 1;
+}
+static double factor_f64(const rp_kernel_args *args, int n) {
+  return args->n_in > n && args->in[n].type.dtype == RP_F64
+             ? *(const double *)args->in[n].data : 1;
 }
 
 /* Behind parameter, gradient and states. */
@@ -30,10 +43,11 @@ static rp_status sgd_f32(const rp_kernel_args *args) {
   const float lr = (float)given[0], weight_decay = (float)given[1];
   float *restrict param = args->in[0].data;
   const float *restrict grad = args->in[1].data;
+  const float factor = factor_f32(args, 3);
   const int64_t n = size(args);
 #pragma omp parallel for simd schedule(static) if (rp_worth(n))
   for (int64_t i = 0; i < n; i++)
-    param[i] -= lr * (grad[i] + weight_decay * param[i]);
+    param[i] -= lr * (grad[i] * factor + weight_decay * param[i]);
   return RP_OK;
 }
 
@@ -43,10 +57,11 @@ static rp_status sgd_f64(const rp_kernel_args *args) {
   const double lr = given[0], weight_decay = given[1];
   double *restrict param = args->in[0].data;
   const double *restrict grad = args->in[1].data;
+  const double factor = factor_f64(args, 3);
   const int64_t n = size(args);
 #pragma omp parallel for simd schedule(static) if (rp_worth(n))
   for (int64_t i = 0; i < n; i++)
-    param[i] -= lr * (grad[i] + weight_decay * param[i]);
+    param[i] -= lr * (grad[i] * factor + weight_decay * param[i]);
   return RP_OK;
 }
 
@@ -76,10 +91,11 @@ static rp_status momentum_f32(const rp_kernel_args *args) {
   float *restrict param = args->in[0].data;
   const float *restrict grad = args->in[1].data;
   float *restrict velocity = args->in[2].data;
+  const float factor = factor_f32(args, 4);
   const int64_t n = size(args);
 #pragma omp parallel for simd schedule(static) if (rp_worth(n))
   for (int64_t i = 0; i < n; i++) {
-    const float g = grad[i] + weight_decay * param[i];
+    const float g = grad[i] * factor + weight_decay * param[i];
     const float v = keep * velocity[i] + take * g;
     velocity[i] = v;
     param[i] -= lr * (look * g + reach * v);
@@ -93,10 +109,11 @@ static rp_status momentum_f64(const rp_kernel_args *args) {
   double *restrict param = args->in[0].data;
   const double *restrict grad = args->in[1].data;
   double *restrict velocity = args->in[2].data;
+  const double factor = factor_f64(args, 4);
   const int64_t n = size(args);
 #pragma omp parallel for simd schedule(static) if (rp_worth(n))
   for (int64_t i = 0; i < n; i++) {
-    const double g = grad[i] + m.weight_decay * param[i];
+    const double g = grad[i] * factor + m.weight_decay * param[i];
     const double v = m.keep * velocity[i] + m.take * g;
     velocity[i] = v;
     param[i] -= m.lr * (m.look * g + m.reach * v);
@@ -147,11 +164,12 @@ static rp_status adam_step_f32(const rp_kernel_args *args, bool decoupled) {
   float *restrict param = args->in[0].data;
   const float *restrict grad = args->in[1].data;
   float *restrict mean = args->in[2].data, *restrict square = args->in[3].data;
+  const float factor = factor_f32(args, 5);
   const int64_t n = size(args);
 #pragma omp parallel for simd schedule(static) if (rp_worth(n))
   for (int64_t i = 0; i < n; i++) {
     const float p = param[i] * shrink;
-    const float g = grad[i] + weight_decay * p;
+    const float g = grad[i] * factor + weight_decay * p;
     const float m = lerp_f32(mean[i], g, take1);
     const float v = square[i] * beta2 + take2 * g * g;
     mean[i] = m;
@@ -168,11 +186,12 @@ static rp_status adam_step_f64(const rp_kernel_args *args, bool decoupled) {
   const double *restrict grad = args->in[1].data;
   double *restrict mean = args->in[2].data,
          *restrict square = args->in[3].data;
+  const double factor = factor_f64(args, 5);
   const int64_t n = size(args);
 #pragma omp parallel for simd schedule(static) if (rp_worth(n))
   for (int64_t i = 0; i < n; i++) {
     const double p = param[i] * a.shrink;
-    const double g = grad[i] + a.weight_decay * p;
+    const double g = grad[i] * factor + a.weight_decay * p;
     const double m = lerp_f64(mean[i], g, a.take1);
     const double v = square[i] * a.beta2 + a.take2 * g * g;
     mean[i] = m;

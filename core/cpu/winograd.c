@@ -28,8 +28,10 @@ enum {
   POINTS = BOX * BOX,
   TAPS = KERNEL * KERNEL,
   /* Bytes of a slice's values and of what its product makes (dw: of the
-     product's factors), and of a part's kernels. */
+     product's factors), and of a part's kernels. Smaller slices take as long
+     where all kernels are one part, and longer where they are more. */
   SLICE_BYTES = 5 << 19, PART_BYTES = 5 << 19, SMALL_PART_BYTES = 5 << 17,
+  SMALL_SLICE_BYTES = 5 << 18,
   /* Tiles beside each other that are in hand at a time. */
   CHUNK = 16, CHUNK_COLUMNS = CHUNK * TILE + KERNEL - 1
 };
@@ -105,7 +107,9 @@ static void split(rp_winograd *g) {
            g->across % (4 * LANES) == 0)
       g->across /= 2;
   const int64_t strip = floats(POINTS * g->tiles[1] * (g->across + g->part));
-  g->slice = most(1, least(g->strips, SLICE_BYTES / strip));
+  const int64_t bytes =
+      g->part == g->made ? SMALL_SLICE_BYTES : SLICE_BYTES;
+  g->slice = most(1, least(g->strips, bytes / strip));
   const int64_t slices = up(g->strips, g->slice);
   for (int64_t more = slices; more < slices + slices / 2; more++)
     if (g->strips % more == 0) {
@@ -172,6 +176,22 @@ void rp_winograd_free(rp_winograd *g) {
   rp_dnnl_product_free(g->product);
   rp_dnnl_product_free(g->adding);
   rp_free(g->ctx, g, sizeof *g);
+}
+
+/* Each transform reads what there is and writes 36 values for 16, or for 9
+   taps; what its product then reads and makes is in the cache. */
+void rp_winograd_cost(const rp_winograd *g, double *flops, double *bytes) {
+  const bool weight = g->shape.kind == RP_CONV_GRAD_WEIGHT;
+  const double tiles = (double)g->strips * (double)g->tiles[1];
+  const double pairs = (double)g->read * (double)g->made;
+  const bool once = g->slice >= g->strips;
+  const double read_times = once ? 1 : (double)(g->made / g->part);
+  const double made_times = weight ? (double)(g->read / g->across) : 1;
+  *flops = 2.0 * POINTS * tiles * pairs;
+  *bytes = sizeof(float) *
+           ((TILE * TILE + POINTS) * tiles *
+                (read_times * (double)g->read + made_times * (double)g->made) +
+            (TAPS + POINTS) * pairs);
 }
 
 /* ---- planes and tiles ------------------------------------------------------ */

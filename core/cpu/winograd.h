@@ -17,6 +17,9 @@ rp_winograd *rp_winograd_new(rp_context *ctx, const rp_conv *shape,
 rp_status rp_winograd_run(const rp_winograd *winograd, rp_context *ctx,
                           float *x, float *w, float *y, const float *bias,
                           void *workspace);
+/* What it takes, besides its products' FLOPs the bytes of its transforms. */
+void rp_winograd_cost(const rp_winograd *winograd, double *flops,
+                      double *bytes);
 void rp_winograd_free(rp_winograd *winograd);
 
 #endif

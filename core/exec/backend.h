@@ -56,6 +56,15 @@ typedef struct rp_kernel {
                        int64_t *workspace_bytes);
   void (*destroy)(void *state);
   const char *name; /* ... its rows say the op's name */
+  /* After prepare, with its state: what the kernel does one after the other
+     for the planner's clock, FLOPs and bytes moved, and true; false, and NULL:
+     the op's own cost. */
+  bool (*cost)(const rp_kernel_args *args, double *flops, double *bytes);
+  /* Effects that ask for no workspace: runs n of them at once, of which none
+     touches a leaf that another writes; each as run would, bit for bit. Where
+     a row has this, plans let such effects wait for each other as far as that
+     costs no memory. NULL: each runs as soon as it can. */
+  rp_status (*run_many)(const rp_kernel_args *args, int32_t n);
 } rp_kernel;
 
 /* The rows of one file of kernels. */
@@ -115,6 +124,20 @@ typedef struct rp_backend {
   /* One line about the unit ("NVIDIA H100 80GB HBM3, 132 multiprocessors"),
      and its memory in bytes. */
   const char *(*describe)(rp_device *device, int64_t *total, int64_t *free);
+
+  /* A plan's kernels are prepared, or its program runs for the first time: what
+     libraries load between begin and end is no plan's, and is noted. NULL, as
+     the next: nothing is. */
+  void (*loading)(rp_device *device, bool begins);
+  void (*usage)(rp_device *device, rp_device_usage *out);
+
+  /* Times on a device that runs behind the host: begin and end go behind what
+     was handed over so far; the timer is made where *timer is NULL. seconds
+     waits for the last end: how long it came after its begin; below 0: that is
+     not known. NULL: the host's clock serves. */
+  void (*time)(rp_device *device, void **timer, bool begins);
+  double (*seconds)(rp_device *device, void *timer);
+  void (*free_timer)(rp_device *device, void *timer);
 } rp_backend;
 
 extern const rp_backend rp_cpu;
@@ -128,7 +151,7 @@ const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
 /* What a backend that is loaded at run time exports, as rp_backend_load: the
    tables' rows say names, the core fills in their ops. `abi` is
    RP_BACKEND_ABI of the headers it was compiled with. */
-enum { RP_BACKEND_ABI = 3 };
+enum { RP_BACKEND_ABI = 5 };
 typedef struct rp_loaded_backend {
   int32_t abi;
   const rp_backend *backend;

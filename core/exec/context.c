@@ -17,7 +17,7 @@ rp_context *rp_context_new(void) {
   rp_context *ctx = calloc(1, sizeof *ctx);
   if (ctx == NULL) return NULL;
   ctx->threads = omp_get_max_threads();
-  ctx->fuses = true;
+  ctx->fuses = ctx->gathers = true;
   ctx->plans = rp_alloc(ctx, sizeof *ctx->plans);
   if (ctx->plans && rp_recorder_new(ctx) && rp_device_open(ctx, "cpu") == RP_CPU)
     return ctx;
@@ -62,6 +62,12 @@ rp_status rp_rates_set(rp_context *ctx, rp_rates rates) {
 bool rp_fusion_enable(rp_context *ctx, bool on) {
   const bool before = ctx->fuses;
   ctx->fuses = on;
+  return before;
+}
+
+bool rp_gathering_enable(rp_context *ctx, bool on) {
+  const bool before = ctx->gathers;
+  ctx->gathers = on;
   return before;
 }
 

@@ -185,7 +185,9 @@ int rp_device_open(rp_context *ctx, const char *name) {
   char *end = NULL;
   const long unit = colon ? strtol(colon + 1, &end, 10) : 0;
   const int32_t units = backend->count ? backend->count() : 1;
-  if (colon && (end == colon + 1 || *end || unit < 0 || unit >= units)) {
+  const bool is_number = !colon || (end > colon + 1 && *end == 0 && unit >= 0);
+  /* Where there is none at all, the backend knows why. */
+  if (!is_number || (units > 0 && unit >= units)) {
     rp_fail(ctx, RP_VALUE, "[device] no device '%s'; there %s %d of %s%s", name,
             units == 1 ? "is" : "are", (int)units, backend->name,
             units > 0 ? ", counted from 0" : "");
@@ -228,6 +230,12 @@ rp_status rp_device_describe(rp_context *ctx, int slot, rp_device_info *out) {
     out->text = device->backend->describe(device, &out->total_bytes,
                                           &out->free_bytes);
   return RP_OK;
+}
+
+void rp_device_usage_of(rp_context *ctx, int slot, rp_device_usage *out) {
+  rp_device *device = rp_device_at(ctx, slot);
+  *out = (rp_device_usage){0};
+  if (device->backend->usage) device->backend->usage(device, out);
 }
 
 int rp_device_default(rp_context *ctx, int slot) {

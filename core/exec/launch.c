@@ -20,6 +20,7 @@ static void free_run_data(rp_plan *plan, struct rp_run_data *run) {
   rp_free(plan->ctx, run->slots,
           (size_t)plan->graph.targets.n * sizeof *run->slots);
   rp_free(plan->ctx, run->arrays, (size_t)run->n * sizeof *run->arrays);
+  rp_free(plan->ctx, run->many, (size_t)run->most * sizeof *run->many);
   rp_free(plan->ctx, run, sizeof *run);
 }
 
@@ -86,6 +87,25 @@ static bool may_fault(const rp_plan *plan) {
   return false;
 }
 
+/* RUNs from instruction i on that are one call. */
+static int32_t call_length(const rp_program *program, int32_t i) {
+  int32_t n = 1;
+  while (i + n < program->instructions.n &&
+         program->instructions.at[i + n].joins)
+    n++;
+  return n;
+}
+
+static int32_t longest_call(const rp_program *program) {
+  int32_t most = 0;
+  for (int32_t i = 0; i < program->instructions.n;) {
+    const int32_t n = call_length(program, i);
+    if (n > 1 && n > most) most = n;
+    i += n;
+  }
+  return most;
+}
+
 rp_status rp_run_data_new(rp_plan *plan) {
   if (plan->run) return RP_OK;
   rp_context *ctx = plan->ctx;
@@ -93,7 +113,10 @@ rp_status rp_run_data_new(rp_plan *plan) {
   if (run == NULL) return RP_NOMEM;
   run->n = plan->program.refs.n;
   run->arrays = rp_alloc(ctx, (size_t)run->n * sizeof *run->arrays);
-  if (run->arrays == NULL || rp_bound_open(&run->bound, plan) != RP_OK ||
+  run->most = longest_call(&plan->program);
+  run->many = rp_alloc(ctx, (size_t)run->most * sizeof *run->many);
+  if (run->arrays == NULL || run->many == NULL ||
+      rp_bound_open(&run->bound, plan) != RP_OK ||
       take_slots(plan, run) != RP_OK) {
     free_run_data(plan, run);
     return RP_NOMEM;
@@ -143,7 +166,7 @@ static void point_arrays(const rp_execution *e) {
 
 /* ---- instructions ---------------------------------------------------------------- */
 
-static rp_status run_instruction(rp_execution *e, int32_t i) {
+static rp_kernel_args args_of(const rp_execution *e, int32_t i) {
   const rp_plan *plan = e->plan;
   const rp_device *device = plan->device;
   const rp_instruction *at = &plan->program.instructions.at[i];
@@ -153,7 +176,7 @@ static rp_status run_instruction(rp_execution *e, int32_t i) {
   const rp_stream stream =
       node->stream >= 0 ? e->set.bindings.streams.at[node->stream]
                         : (rp_stream){0};
-  const rp_kernel_args args = {
+  return (rp_kernel_args){
       .in = arrays,
       .out = arrays + node->n_operands,
       .n_in = node->n_operands,
@@ -173,14 +196,39 @@ static rp_status run_instruction(rp_execution *e, int32_t i) {
       .device = device->state,
       .ctx = e->ctx,
   };
-  const rp_status status = plan->kernels[at->node].kernel->run(&args);
-  if (status == RP_OK)
-    return e->watch.plan ? rp_watch_outputs(&e->watch, i, args.out) : RP_OK;
+}
+
+/* Says where it was. */
+static rp_status name_failure(const rp_execution *e, int32_t i,
+                              rp_status status) {
+  if (status == RP_OK) return RP_OK;
+  const rp_plan *plan = e->plan;
+  const rp_graph_node *node =
+      &plan->graph.nodes.at[plan->program.instructions.at[i].node];
   const char *scope = rp_scope_text(e->ctx, node->place.scope);
   return *scope ? rp_fail(e->ctx, status, "[%s] %s (in %s)", node->op->name,
                           e->ctx->message, scope)
                 : rp_fail(e->ctx, status, "[%s] %s", node->op->name,
                           e->ctx->message);
+}
+
+static const rp_kernel *kernel_of(const rp_execution *e, int32_t i) {
+  const rp_plan *plan = e->plan;
+  return plan->kernels[plan->program.instructions.at[i].node].kernel;
+}
+
+static rp_status run_instruction(rp_execution *e, int32_t i) {
+  const rp_kernel_args args = args_of(e, i);
+  const rp_status status = kernel_of(e, i)->run(&args);
+  if (status != RP_OK) return name_failure(e, i, status);
+  return e->watch.plan ? rp_watch_outputs(&e->watch, i, args.out) : RP_OK;
+}
+
+/* n effects in one call. */
+static rp_status run_many(rp_execution *e, int32_t i, int32_t n) {
+  rp_kernel_args *many = e->plan->run->many;
+  for (int32_t k = 0; k < n; k++) many[k] = args_of(e, i + k);
+  return name_failure(e, i, kernel_of(e, i)->run_many(many, n));
 }
 
 /* Sends the small results among what instruction i has made on their way. */
@@ -211,6 +259,14 @@ static rp_status run_all(rp_execution *e) {
   rp_status status = RP_OK;
   for (int32_t i = 0; i < program->instructions.n && status == RP_OK; i++) {
     if (program->instructions.at[i].opcode != RP_OP_RUN) continue;
+    /* Who times or watches instructions gets them one by one. */
+    const int32_t n =
+        trace || e->watch.plan ? 1 : call_length(program, i);
+    if (n > 1) {
+      status = run_many(e, i, n);
+      i += n - 1;
+      continue;
+    }
     const int64_t start_ns = trace ? rp_trace_now() : 0;
     status = run_instruction(e, i);
     if (status == RP_OK && backend->deliver) status = deliver(e, i);
@@ -350,8 +406,15 @@ rp_status rp_launch(rp_execution *e) {
                         !run->is_unrecordable && !e->ctx->trace &&
                         !e->watch.plan;
   note_use(e);
+  if (device->backend->time)
+    device->backend->time(device, &e->plan->timer, true);
+  const bool loads = !run->has_run && device->backend->loading;
+  if (loads) device->backend->loading(device, true);
   status = recorded ? run_recorded(e) : run_all(e);
+  if (loads) device->backend->loading(device, false);
   run->has_run = true;
+  if (device->backend->time)
+    device->backend->time(device, &e->plan->timer, false);
   if (status == RP_OK) status = copy_small_results(e);
   /* Behind the copies, whose storage may be another's soon. */
   if (device->backend->ran) device->backend->ran(device);

@@ -236,7 +236,8 @@ static rp_status make_key(preparation *p) {
   if (status == RP_OK) status = find_device(p);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, p->device);
   if (status == RP_OK)
-    status = rp_key_add(&p->key, ctx, 2 * ctx->fuses + rp_watches(ctx));
+    status = rp_key_add(&p->key, ctx, 4 * ctx->gathers + 2 * ctx->fuses +
+                                          rp_watches(ctx));
   if (status == RP_OK) status = add_rates(p);
   if (status == RP_OK) status = rp_key_add(&p->key, ctx, p->set.targets.n);
   for (int32_t i = 0; i < p->set.targets.n && status == RP_OK; i++) {
@@ -288,11 +289,9 @@ static rp_status emit_gradients(preparation *p, rp_tape *tape,
 static rp_tensor *emit_guard(rp_tape *tape, rp_tensor *loss,
                              rp_tensor *const *grads, int32_t n) {
   rp_tensor *all = rp_unary(tape, "all_finite", loss);
-  for (int32_t i = 0; i < n; i++)
-    if (grads[i])
-      all = rp_binary(tape, "logical_and", all,
-                      rp_unary(tape, "all_finite", grads[i]));
-  return all;
+  rp_tensor *of_grads =
+      rp_emit_over_all(tape, "all_finite", "logical_and", grads, n);
+  return of_grads ? rp_binary(tape, "logical_and", all, of_grads) : all;
 }
 
 /* Emits what the action asks for beyond the targets: effects[i] for wrt[i],

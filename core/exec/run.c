@@ -157,8 +157,9 @@ static rp_status read_guard(const rp_execution *e, bool *held) {
   return status;
 }
 
-static bool is_guarded(const rp_graph_node *node) {
-  return node->op->flags & RP_GUARDABLE && node->n_operands > node->op->inputs;
+static bool is_guarded(const rp_graph *graph, const rp_graph_node *node) {
+  return node->op->flags & RP_GUARDABLE && node->n_operands > node->op->inputs &&
+         rp_graph_in(graph, node, node->n_operands - 1)->type.dtype == RP_BOOL;
 }
 
 /* Results become held values, updated leaves get their next version. Forward
@@ -173,7 +174,7 @@ static void commit(rp_execution *e, const rp_request *request, bool held) {
   }
   for (int32_t i = 0; i < graph->nodes.n; i++) {
     const rp_graph_node *node = &graph->nodes.at[i];
-    if (!held && is_guarded(node)) continue;
+    if (!held && is_guarded(graph, node)) continue;
     for (int32_t k = 0; k < node->n_operands && node->op->writes; k++)
       if (node->op->writes >> k & 1u)
         rp_leaf_bump(rp_bound_tensor(e, rp_operand_leaf(rp_graph_in(graph, node, k))),
@@ -230,7 +231,7 @@ static rp_status execute(rp_execution *e, const rp_request *request) {
     if (updates(request)) rp_optimizer_begin_step(request->optimizer);
     const double start = now();
     status = rp_launch(e);
-    plan->measured_seconds = now() - start;
+    plan->launch_seconds = now() - start;
     plan->measured_peak = storage->peak - e->other_bytes;
   }
   if (storage->peak < peak_before) storage->peak = peak_before;

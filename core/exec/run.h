@@ -12,6 +12,8 @@
 struct rp_run_data {
   rp_array *arrays;  /* by ref, with room for data pointers */
   int32_t n;
+  rp_kernel_args *many; /* room for the largest call of several RUNs */
+  int32_t most;         /* how many those are, 0 where there is none */
   bool may_fault;    /* an index is computed on a device that says so later */
   bool has_run, is_unrecordable;
   rp_bound bound;

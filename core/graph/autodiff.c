@@ -207,6 +207,17 @@ static rp_status apply_rule(rp_tape *tape, sweep *s, int32_t i) {
   return tape->status;
 }
 
+/* Where y lies; where that is anywhere, where x does; else `otherwise`. */
+static int8_t device_of(rp_tensor *const *y, int n_y, rp_tensor *const *x,
+                        int n_x, int8_t otherwise) {
+  for (int i = 0; i < n_y + n_x; i++) {
+    const rp_tensor *t = i < n_y ? y[i] : x[i - n_y];
+    const int8_t device = t ? rp_root_node(t)->device : RP_ANYWHERE;
+    if (device != RP_ANYWHERE) return device;
+  }
+  return otherwise;
+}
+
 rp_status rp_vjp(rp_tape *tape, rp_tensor *const *y, rp_tensor *const *dy,
                  int n_y, rp_tensor *const *x, int n_x, bool local,
                  rp_tensor **dx) {
@@ -214,6 +225,9 @@ rp_status rp_vjp(rp_tape *tape, rp_tensor *const *y, rp_tensor *const *dy,
   rp_recorder *r = ctx->recorder;
   const rp_place place = r->place;
   const uint64_t outer_origin = r->origin;
+  /* What is made of numbers alone lies there too, whatever the default. */
+  const int8_t outer_device = r->device;
+  r->device = device_of(y, n_y, x, n_x, outer_device);
   sweep s;
   rp_status status = sweep_open(&s, ctx, y, n_y, x, n_x, local);
   for (int k = 0; k < n_y && status == RP_OK; k++)
@@ -234,6 +248,7 @@ rp_status rp_vjp(rp_tape *tape, rp_tensor *const *y, rp_tensor *const *dy,
   }
   r->place = place;
   r->origin = outer_origin;
+  r->device = outer_device;
   sweep_free(&s, ctx);
   if (status != RP_OK) tape->status = status;
   return status;
@@ -256,11 +271,6 @@ rp_status rp_grad(rp_tensor *y, rp_tensor *d_y, rp_tensor *const *x, int n_x,
                    rp_dims_text(&y->type, b),
                    rp_dtype_name((rp_dtype)y->type.dtype));
   }
-  /* What has no inputs lies where y does, whatever the default. */
-  int8_t *device = &ctx->recorder->device;
-  const int8_t before = *device;
-  if (rp_root_node(y)->device != RP_ANYWHERE)
-    *device = rp_root_node(y)->device;
   rp_tape tape;
   rp_tape_open(&tape, ctx);
   if (d_y == NULL) d_y = rp_full_like(&tape, &y->type, 1);
@@ -271,6 +281,5 @@ rp_status rp_grad(rp_tensor *y, rp_tensor *d_y, rp_tensor *const *x, int n_x,
   }
   for (int i = 0; i < n_x && status == RP_OK; i++) rp_tensor_retain(d_x[i]);
   rp_tape_close(&tape);
-  *device = before;
   return status;
 }

@@ -45,7 +45,10 @@ enum {
   RP_WIDE_GRAD = 1 << 10,
   /* Takes f32 inputs beside bf16 ones as they are (elementwise ops do too:
      the result is then f32). */
-  RP_MIXED = 1 << 11
+  RP_MIXED = 1 << 11,
+  /* Updates: may have one input more before the guard, a number of rank 0 and
+     of the gradient's dtype (the factor): the gradient is multiplied by it. */
+  RP_SCALABLE = 1 << 12
 };
 
 typedef struct rp_cost {

@@ -139,17 +139,36 @@ void rp_optimizer_begin_step(rp_optimizer *opt) {
 
 void rp_optimizer_end_step(rp_optimizer *opt) { opt->step++; }
 
+rp_tensor *rp_emit_over_all(rp_tape *tape, const char *op, const char *join,
+                            rp_tensor *const *xs, int32_t n) {
+  const size_t size = (size_t)n * sizeof *xs;
+  rp_tensor **some = rp_alloc(tape->ctx, size);
+  if (some == NULL) {
+    tape->status = RP_NOMEM;
+    return NULL;
+  }
+  rp_tensor *all = NULL;
+  for (int32_t dtype = 0; dtype < RP_DTYPES; dtype++) {
+    int32_t m = 0;
+    for (int32_t i = 0; i < n; i++) {
+      if (xs[i] && xs[i]->type.dtype == dtype) some[m++] = xs[i];
+      if (m == 0 || (m < RP_INPUTS_MAX && i + 1 < n)) continue;
+      rp_tensor *next =
+          rp_emit(tape, rp_op_find(op), some, m, NULL, 0, NULL, 0);
+      all = all ? rp_binary(tape, join, all, next) : next;
+      m = 0;
+    }
+  }
+  rp_free(tape->ctx, some, size);
+  return all;
+}
+
 /* min(1, max_norm / (norm + 1e-6)) in f64, over the gradients that are
    there, in slot order: torch.nn.utils.clip_grad_norm_'s formula. */
 static rp_tensor *clip_factor(rp_optimizer *opt, rp_tape *tape,
                               rp_tensor **grads) {
-  rp_tensor *total = NULL;
-  for (int32_t i = 0; i < opt->slots.n; i++) {
-    if (grads[i] == NULL) continue;
-    rp_tensor *squares =
-        rp_cast(tape, rp_unary(tape, "sum_squares", grads[i]), RP_F64);
-    total = total ? rp_add(tape, total, squares) : squares;
-  }
+  rp_tensor *total =
+      rp_emit_over_all(tape, "total_squares", "add", grads, opt->slots.n);
   if (total == NULL) return NULL;
   rp_tensor *norm = rp_unary(tape, "sqrt", total);
   rp_tensor *small = rp_constant(tape, 1e-6, norm);
@@ -165,15 +184,13 @@ rp_status rp_optimizer_emit(rp_optimizer *opt, rp_tape *tape,
     const rp_optimizer_slot *slot = &opt->slots.at[i];
     updates[i] = NULL;
     if (grads[i] == NULL) continue;
-    rp_tensor *grad = grads[i];
-    if (factor)
-      grad = rp_mul(tape, grad, rp_cast(tape, factor,
-                                        (rp_dtype)grad->type.dtype));
-    rp_tensor *inputs[8] = {slot->param, grad};
+    rp_tensor *inputs[8] = {slot->param, grads[i]};
     int n = 2;
     for (int k = 0; k < opt->update->states; k++)
       inputs[n++] = slot->states[k];
     inputs[n++] = opt->groups.at[slot->group];
+    if (factor)
+      inputs[n++] = rp_cast(tape, factor, (rp_dtype)grads[i]->type.dtype);
     updates[i] = rp_emit(tape, opt->update, inputs, n, NULL, 0, NULL, 0);
   }
   return tape->status;

@@ -24,6 +24,10 @@ struct rp_optimizer {
   int64_t step;
 };
 
+/* op over all xs that are not NULL, in order: a node for each dtype (and for
+   each RP_INPUTS_MAX), put together by `join`. NULL where there is none. */
+rp_tensor *rp_emit_over_all(rp_tape *tape, const char *op, const char *join,
+                            rp_tensor *const *xs, int32_t n);
 /* Emits, for each slot whose gradient grads[i] is not NULL, its update (after
    clipping); updates[i] is the effect's handle or NULL. */
 rp_status rp_optimizer_emit(rp_optimizer *opt, rp_tape *tape,

@@ -200,9 +200,14 @@ static bool wants_copy(const rp_node *node, int i) {
 static rp_status copy_input(rp_node *node, int i) {
   static const rp_op *contiguous;
   if (contiguous == NULL) contiguous = rp_op_find("contiguous");
+  /* Of a number, too, it lies where the node runs. */
+  int8_t *device = &node->ctx->recorder->device;
+  const int8_t before = *device;
+  *device = node->device;
   rp_tensor *copy = rp_record_with_stream(node->ctx, contiguous,
                                           &node->inputs[i], 1, NULL, 0, NULL,
                                           0, NULL);
+  *device = before;
   if (copy == NULL) return node->ctx->status;
   rp_tensor_release(node->inputs[i]);
   node->inputs[i] = copy;
@@ -286,7 +291,8 @@ rp_tensor *rp_record_with_stream(rp_context *ctx, const rp_op *op,
                                  const double *reals, int n_reals,
                                  const rp_stream *stream) {
   rp_recorder *r = ctx->recorder;
-  const int most = op->inputs + (op->flags & RP_GUARDABLE ? 1 : 0);
+  const int most = op->inputs + (op->flags & RP_GUARDABLE ? 1 : 0) +
+                   (op->flags & RP_SCALABLE ? 1 : 0);
   if (n_inputs < op->inputs ||
       (n_inputs > most && !(op->flags & RP_VARIADIC)) ||
       (op->outputs < 0 && (n_ints < 1 || ints[0] < 1 ||

@@ -9,6 +9,8 @@
    sum_to {dims...}                 x summed over what broadcasting dims to
                                     x's would repeat
    sum_squares                      sum of x^2 over all, rank 0
+   total_squares (x, ...)           f64: the sum of all inputs' sum_squares, in
+                                    order; one dtype; no gradient
 
    Sums of integers and bools are i64, as PyTorch's. */
 #include <string.h>
@@ -274,6 +276,31 @@ const rp_op rp_op_sum_squares = {
     .name = "sum_squares", .inputs = 1, .outputs = 1,
     .type = sum_squares_type, .grad = sum_squares_grad,
     .cost = sum_squares_cost,
+};
+
+static rp_status total_squares_type(const rp_node *node, rp_type *out) {
+  for (int i = 1; i < node->n_inputs; i++)
+    if (rp_in(node, i)->dtype != rp_in(node, 0)->dtype)
+      return rp_node_fail(node, RP_DTYPE, "%s and %s differ",
+                          rp_dtype_name((rp_dtype)rp_in(node, 0)->dtype),
+                          rp_dtype_name((rp_dtype)rp_in(node, i)->dtype));
+  *out = rp_type_scalar(RP_F64);
+  return RP_OK;
+}
+
+static rp_cost total_squares_cost(const rp_node *node) {
+  rp_cost cost = {0};
+  for (int i = 0; i < node->n_inputs; i++) {
+    cost.flops += 2 * (double)rp_type_count(rp_in(node, i));
+    cost.bytes += (double)rp_type_bytes(rp_in(node, i));
+  }
+  return cost;
+}
+
+const rp_op rp_op_total_squares = {
+    .name = "total_squares", .inputs = 1, .outputs = 1,
+    .flags = RP_VARIADIC | RP_NOT_DIFFERENTIABLE,
+    .type = total_squares_type, .cost = total_squares_cost,
 };
 
 static rp_status argmax_type(const rp_node *node, rp_type *out) {

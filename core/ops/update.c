@@ -10,7 +10,8 @@
                          leaf = (1 - momentum) leaf + momentum scale x
 
    No other attributes, no outputs, no gradient. Each takes a guard as a further
-   input (RP_GUARDABLE). */
+   input (RP_GUARDABLE); the optimizers' a factor for the gradient before it
+   (RP_SCALABLE), rounded where a product of its own would be. */
 #include "graph/op.h"
 
 static rp_status check_like_leaf(const rp_node *node, int i,
@@ -55,6 +56,14 @@ static rp_status update_type(const rp_node *node, rp_type *out) {
     return rp_node_fail(node, RP_VALUE,
                         "takes its %d numbers and the step count as one f64 "
                         "vector", n - 1);
+  for (int k = 3 + states; k < node->n_inputs; k++) {
+    const rp_type *x = rp_in(node, k);
+    const bool is_factor =
+        k == 3 + states && x->dtype == rp_in(node, 1)->dtype;
+    if (x->rank != 0 || !(is_factor || x->dtype == RP_BOOL))
+      return rp_node_fail(node, RP_VALUE, "takes a factor of the gradient's "
+                          "dtype and a bool besides, each a single number");
+  }
   return RP_OK;
 }
 
@@ -67,7 +76,7 @@ static const char *const adam_numbers[] = {"lr", "beta1", "beta2", "eps",
 /* g += weight_decay param;  param -= lr g. */
 const rp_op rp_op_sgd = {
     .name = "sgd", .inputs = 3, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE | RP_SCALABLE,
     .writes = 1,
     .type = update_type, .cost = update_cost,
     .states = 0, .numbers = sgd_numbers,
@@ -77,7 +86,7 @@ const rp_op rp_op_sgd = {
    step 1;  param -= lr v, or lr (g + momentum v) when nesterov is not 0. */
 const rp_op rp_op_sgd_momentum = {
     .name = "sgd_momentum", .inputs = 4, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE | RP_SCALABLE,
     .writes = 1 | 1 << 2,
     .type = update_type, .cost = update_cost,
     .states = 1, .numbers = momentum_numbers,
@@ -89,7 +98,7 @@ const rp_op rp_op_sgd_momentum = {
    (Kingma and Ba, "Adam", 2015). */
 const rp_op rp_op_adam = {
     .name = "adam", .inputs = 5, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE | RP_SCALABLE,
     .writes = 1 | 1 << 2 | 1 << 3,
     .type = update_type, .cost = update_cost,
     .states = 2, .numbers = adam_numbers,
@@ -99,7 +108,7 @@ const rp_op rp_op_adam = {
    and Hutter, "Decoupled weight decay regularization", 2019). */
 const rp_op rp_op_adamw = {
     .name = "adamw", .inputs = 5, .outputs = 0,
-    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE,
+    .flags = RP_EFFECT | RP_NOT_DIFFERENTIABLE | RP_GUARDABLE | RP_SCALABLE,
     .writes = 1 | 1 << 2 | 1 << 3,
     .type = update_type, .cost = update_cost,
     .states = 2, .numbers = adam_numbers,

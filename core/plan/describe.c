@@ -61,6 +61,7 @@ void rp_plan_describe(const rp_plan *plan, rp_plan_info *out) {
   out->n_runs = p->n_runs;
   out->n_replays = p->n_replays;
   out->n_segments = plan->tree.n_given;
+  out->device = plan->device->slot;
   for (int32_t i = 0; i < p->instructions.n; i++) {
     const rp_instruction *run = &p->instructions.at[i];
     if (run->opcode != RP_OP_RUN) continue;
@@ -88,7 +89,7 @@ rp_status rp_plan_instruction(const rp_plan *plan, int i,
   const rp_instruction *at = &p->instructions.at[i];
   *out = (rp_instruction_info){.opcode = at->opcode, .node = at->node,
                                .instance = at->instance,
-                               .replay = at->replay};
+                               .replay = at->replay, .joins = at->joins};
   out->light = at->replay && !plan->is_list &&
                plan->tree.innermost[at->node] >= plan->tree.n_given;
   if (at->opcode == RP_OP_FREE) {
@@ -156,5 +157,12 @@ int64_t rp_plan_measured_peak(const rp_plan *plan) {
   return plan->measured_peak;
 }
 double rp_plan_measured_seconds(const rp_plan *plan) {
-  return plan->measured_seconds;
+  const double seconds =
+      plan->timer ? plan->device->backend->seconds(plan->device, plan->timer)
+                  : -1;
+  return seconds < 0 ? plan->launch_seconds : seconds;
+}
+
+double rp_plan_launch_seconds(const rp_plan *plan) {
+  return plan->launch_seconds;
 }

@@ -1,5 +1,6 @@
 #include "plan/front.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/context.h"
@@ -159,33 +160,41 @@ static rp_status copy_segments(rp_candidate *c, rp_context *ctx,
   return status;
 }
 
+/* What has been offered so far, NULL without memory. */
+static rp_front *offers(rp_plan *plan) {
+  if (plan->offered == NULL)
+    plan->offered = rp_alloc(plan->ctx, sizeof *plan->offered);
+  return plan->offered;
+}
+
 /* Keeps c, made with this status, for the front to take, or frees it. */
-static rp_status keep_offered(rp_plan *plan, rp_candidate *c,
+static rp_status keep_offered(rp_plan *plan, const char *name, rp_candidate *c,
                               rp_status status) {
   rp_context *ctx = plan->ctx;
-  if (plan->offered == NULL)
-    plan->offered = rp_alloc(ctx, sizeof *plan->offered);
+  rp_front *offered = offers(plan);
   if (status == RP_OK &&
-      (plan->offered == NULL ||
-       !rp_array_room(ctx, &plan->offered->points, sizeof(rp_candidate), 1)))
+      (offered == NULL ||
+       !rp_array_room(ctx, &offered->points, sizeof(rp_candidate), 1)))
     status = RP_NOMEM;
-  if (status == RP_OK)
-    plan->offered->points.at[plan->offered->points.n++] = *c;
-  else
+  if (status == RP_OK) {
+    snprintf(c->name, sizeof c->name, "%s", name);
+    offered->points.at[offered->points.n++] = *c;
+  } else {
     rp_candidate_free(c, ctx);
+  }
   return status;
 }
 
-rp_status rp_plan_front_offer(rp_plan *plan, const rp_segment *segments,
-                              int n_segments) {
+rp_status rp_plan_front_offer(rp_plan *plan, const char *name,
+                              const rp_segment *segments, int n_segments) {
   if (plan->front) return RP_OK;
   rp_candidate c = {0};
   const rp_status status = copy_segments(&c, plan->ctx, segments, n_segments);
-  return status == RP_OK ? keep_offered(plan, &c, status) : status;
+  return status == RP_OK ? keep_offered(plan, name, &c, status) : status;
 }
 
-rp_status rp_plan_front_offer_program(rp_plan *plan, const int32_t *steps,
-                                      int n_steps) {
+rp_status rp_plan_front_offer_program(rp_plan *plan, const char *name,
+                                      const int32_t *steps, int n_steps) {
   if (plan->front) return RP_OK;
   rp_candidate c = {0};
   rp_status status = RP_NOMEM;
@@ -194,19 +203,40 @@ rp_status rp_plan_front_offer_program(rp_plan *plan, const int32_t *steps,
     c.steps.n = n_steps;
     status = RP_OK;
   }
-  return keep_offered(plan, &c, status);
+  return keep_offered(plan, name, &c, status);
+}
+
+static rp_status leave_out(rp_front *front, rp_context *ctx, const char *name,
+                           const char *reason) {
+  if (!rp_array_room(ctx, &front->left_out, sizeof(rp_left_out), 1))
+    return RP_NOMEM;
+  rp_left_out *left_out = &front->left_out.at[front->left_out.n++];
+  snprintf(left_out->text, sizeof left_out->text, "%.39s: %.150s", name,
+           reason);
+  return RP_OK;
+}
+
+rp_status rp_plan_front_leave_out(rp_plan *plan, const char *name,
+                                  const char *reason) {
+  if (plan->front) return RP_OK;
+  rp_front *offered = offers(plan);
+  return offered ? leave_out(offered, plan->ctx, name, reason) : RP_NOMEM;
 }
 
 /* The front takes what was offered; it is gone afterwards. */
 static rp_status take_offered(const rp_search *search) {
-  rp_plan *plan = search->plan;
-  rp_front *offered = plan->offered;
+  rp_context *ctx = search->plan->ctx;
+  rp_front *front = search->front, *offered = search->plan->offered;
   rp_status status = RP_OK;
-  for (int32_t i = 0; offered && i < offered->points.n && status == RP_OK;
-       i++) {
+  if (offered == NULL) return status;
+  front->left_out = offered->left_out;
+  memset(&offered->left_out, 0, sizeof offered->left_out);
+  for (int32_t i = 0; i < offered->points.n && status == RP_OK; i++) {
     rp_candidate c = offered->points.at[i];
     offered->points.at[i] = (rp_candidate){0};
     status = rp_front_offer(search, &c, RP_OK);
+    if (status == RP_OK || status == RP_NOMEM) continue;
+    status = leave_out(front, ctx, c.name, ctx->message);
   }
   return status;
 }
@@ -236,6 +266,7 @@ void rp_front_free(rp_front *front, rp_context *ctx) {
   for (int32_t i = 0; i < front->points.n; i++)
     rp_candidate_free(&front->points.at[i], ctx);
   rp_array_free(ctx, &front->points, sizeof(rp_candidate));
+  rp_array_free(ctx, &front->left_out, sizeof(rp_left_out));
 }
 
 static void free_front(rp_front **front, rp_context *ctx) {
@@ -260,6 +291,12 @@ rp_status rp_plan_front_chain(rp_plan *plan, rp_front_chain *out) {
   const rp_status status = ensure_front(plan);
   if (status == RP_OK) *out = plan->front->chain;
   return status;
+}
+
+const char *rp_plan_front_left_out(rp_plan *plan, int i) {
+  if (ensure_front(plan) != RP_OK) return NULL;
+  const rp_front *front = plan->front;
+  return i >= 0 && i < front->left_out.n ? front->left_out.at[i].text : NULL;
 }
 
 bool rp_plan_has_front(const rp_plan *plan) { return plan->front != NULL; }

@@ -11,6 +11,7 @@ typedef struct rp_candidate {
   RP_ARRAY(rp_segment) segments; /* keep: index into keeps until settled */
   RP_ARRAY(int32_t) keeps;
   RP_ARRAY(int32_t) steps;       /* when not empty: as for _set_program */
+  char name[40];                 /* when from outside */
   int64_t peak_bytes;
   double seconds;
 } rp_candidate;
@@ -22,9 +23,15 @@ rp_status rp_candidate_add(rp_candidate *c, rp_context *ctx, int32_t first,
                            int32_t n_keep);
 void rp_candidate_settle(rp_candidate *c);
 
+/* A candidate from outside that is no plan of the graph. */
+typedef struct rp_left_out {
+  char text[200]; /* its name and the reason */
+} rp_left_out;
+
 typedef struct rp_front rp_front;
 struct rp_front {
   RP_ARRAY(rp_candidate) points; /* peak rising, seconds falling */
+  RP_ARRAY(rp_left_out) left_out;
   rp_front_chain chain;
   int64_t none_bytes;            /* the peak of `none`, front or not */
   int32_t evaluations;

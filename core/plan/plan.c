@@ -8,6 +8,16 @@
 
 /* ---- seconds -------------------------------------------------------------------- */
 
+/* The analytic model of a kernel that has a cost of its own. */
+static double kernel_seconds(const rp_kernel *kernel,
+                             const rp_kernel_args *args,
+                             const rp_rates *rates, double otherwise) {
+  double flops, bytes;
+  if (kernel->cost == NULL || !kernel->cost(args, &flops, &bytes))
+    return otherwise;
+  return flops / rates->flops_per_second + bytes / rates->bytes_per_second;
+}
+
 /* Of products: those of bf16 do twice the FLOPs a second. */
 static double analytic_seconds(const rp_graph *graph,
                                const rp_graph_node *node,
@@ -58,7 +68,8 @@ static void describe_arrays(const rp_graph *graph, const rp_graph_node *node,
   }
 }
 
-static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
+static rp_status prepare_kernel(rp_plan *plan, int32_t index,
+                                const rp_rates *rates) {
   const rp_backend *backend = plan->device->backend;
   const rp_graph_node *node = &plan->graph.nodes.at[index];
   rp_context *ctx = plan->ctx;
@@ -74,7 +85,7 @@ static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
                      rp_graph_node_name(node), rp_dtype_name(dtype), backend->name);
   plan->kernels[index].kernel = kernel;
   if (status == RP_OK && kernel->prepare) {
-    const rp_kernel_args args = {
+    rp_kernel_args args = {
         .in = arrays, .out = arrays + node->n_operands,
         .n_in = node->n_operands, .n_out = node->n_values,
         .ints = node->ints, .reals = node->reals, .n_ints = node->n_ints,
@@ -84,6 +95,10 @@ static rp_status prepare_kernel(rp_plan *plan, int32_t index) {
                              &plan->workspace_bytes[index]);
     plan->workspace_bytes[index] =
         rp_device_align(plan->device, plan->workspace_bytes[index]);
+    args.state = plan->kernels[index].state;
+    if (status == RP_OK)
+      plan->seconds[index] =
+          kernel_seconds(kernel, &args, rates, plan->seconds[index]);
   }
   rp_free(ctx, arrays, (size_t)n_arrays * sizeof *arrays);
   return status;
@@ -114,8 +129,10 @@ rp_plan *rp_plan_new(rp_context *ctx, rp_graph *graph, rp_key *key,
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
     plan->seconds[i] = analytic_seconds(&plan->graph, &plan->graph.nodes.at[i],
                                         &rates);
+  if (device->backend->loading) device->backend->loading(device, true);
   for (int32_t i = 0; i < plan->n_kernels && status == RP_OK; i++)
-    status = prepare_kernel(plan, i);
+    status = prepare_kernel(plan, i, &rates);
+  if (device->backend->loading) device->backend->loading(device, false);
   if (status == RP_OK) return plan;
   rp_plan_release(plan);
   return NULL;
@@ -132,6 +149,8 @@ void rp_plan_release(rp_plan *plan) {
   rp_free(ctx, plan->workspace_bytes, n * sizeof(int64_t));
   rp_free(ctx, plan->seconds, n * sizeof(double));
   if (plan->run) plan->free_run(plan);
+  if (plan->timer)
+    plan->device->backend->free_timer(plan->device, plan->timer);
   rp_plan_front_free(plan);
   rp_view_free(plan);
   rp_layout_free(&plan->layout, ctx);
@@ -171,6 +190,30 @@ rp_status rp_plan_set_program(rp_plan *plan, const int32_t *steps,
                           n_steps);
 }
 
+/* Effects side by side where the backend takes many in one call. */
+static rp_status gather(rp_plan *plan) {
+  rp_context *ctx = plan->ctx;
+  if (!ctx->gathers) return RP_OK;
+  const size_t size = (size_t)plan->n_kernels * sizeof(void *);
+  const void **kinds = rp_alloc(ctx, size);
+  if (kinds == NULL) return RP_NOMEM;
+  int32_t n = 0;
+  for (int32_t i = 0; i < plan->n_kernels; i++) {
+    const rp_kernel *kernel = plan->kernels[i].kernel;
+    if (!(plan->graph.nodes.at[i].op->flags & RP_EFFECT) ||
+        kernel->run_many == NULL || plan->workspace_bytes[i] > 0)
+      continue;
+    kinds[i] = kernel;
+    n++;
+  }
+  const rp_status status =
+      n > 1 ? rp_gather(&plan->program, &plan->layout, ctx, &plan->graph,
+                        plan->workspace_bytes, kinds)
+            : RP_OK;
+  rp_free(ctx, kinds, size);
+  return status;
+}
+
 rp_status rp_plan_finish(rp_plan *plan) {
   rp_context *ctx = plan->ctx;
   rp_status status = must_wait(plan, "finish");
@@ -182,6 +225,7 @@ rp_status rp_plan_finish(rp_plan *plan) {
   if (status == RP_OK)
     status = rp_layout_make(&plan->layout, ctx, &plan->graph, &plan->program,
                             plan->workspace_bytes, INT64_MAX);
+  if (status == RP_OK) status = gather(plan);
   if (status == RP_OK)
     status = rp_verify(ctx, &plan->graph, &plan->program, &plan->layout,
                        plan->workspace_bytes);

@@ -55,6 +55,8 @@ typedef struct rp_instruction {
                         outputs' instances */
   int32_t instance; /* FREE */
   bool replay;
+  bool joins; /* RUN: an effect handed over in one call with the RUN right
+                 before it, which is of the same kind */
 } rp_instruction;
 
 typedef struct rp_program {
@@ -74,6 +76,11 @@ rp_status rp_schedule_list(rp_program *program, rp_context *ctx,
                            const rp_graph *graph, const int32_t *steps,
                            int n_steps);
 void rp_program_free(rp_program *program, rp_context *ctx);
+/* Of a list of RUNs alone, whose instances know their RUNs: last reads, FREEs,
+   and, where asked, in-place pairs (those that are there stay). RP_NOMEM: the
+   list is as it was. */
+rp_status rp_lives_find(rp_program *program, rp_context *ctx,
+                        const rp_graph *graph, bool shares);
 
 /* ---- layout (plan/layout.c) -------------------------------------------------- */
 
@@ -103,14 +110,24 @@ void rp_layout_free(rp_layout *layout, rp_context *ctx);
 bool rp_may_share(const rp_graph *graph, const rp_graph_node *node,
                   int32_t input);
 
+/* ---- gather (plan/gather.c) ---------------------------------------------------- */
+
+/* Lets effects wait for later ones that one call can take with them, as far as
+   neither live_bytes nor the arena grows; program and layout are replaced where
+   that gains a call. kinds, by node: NULL, or what nodes of one call have in
+   common; effects alone, without workspace. RP_NOMEM: both are as before. */
+rp_status rp_gather(rp_program *program, rp_layout *layout, rp_context *ctx,
+                    const rp_graph *graph, const int64_t *workspace_bytes,
+                    const void *const *kinds);
+
 /* ---- verify (plan/verify.c) ---------------------------------------------------- */
 
 /* Executes the program symbolically; RP_ILLEGAL with the instruction and the
    reason unless every RUN finds its inputs alive, unspoilt and of the version
    its recipe recorded, every target is made, each effect runs once, nothing
    is freed twice or used after, live values do not overlap but for declared
-   in-place pairs, and the arena is empty at the end. Knows nothing of the
-   scheduler. */
+   in-place pairs, what one call runs does not touch the same leaves, and the
+   arena is empty at the end. Knows nothing of the scheduler. */
 rp_status rp_verify(rp_context *ctx, const rp_graph *graph,
                     const rp_program *program, const rp_layout *layout,
                     const int64_t *workspace_bytes);
@@ -144,7 +161,8 @@ struct rp_plan {
   struct rp_run_data *run;
   void (*free_run)(rp_plan *plan);
   int64_t measured_peak;
-  double measured_seconds;
+  double launch_seconds; /* the last run, by the host's clock */
+  void *timer;           /* the backend's, of the last run; NULL: none */
 };
 
 /* Takes the graph and the key. Prepares the kernels; NULL on failure, graph

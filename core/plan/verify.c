@@ -20,7 +20,8 @@ typedef struct proof {
   RP_ARRAY(int32_t) live;
   int32_t *effect_runs;  /* by node */
   int32_t *leaf_writer;  /* by leaf: the effect, or -1 */
-  int32_t at;
+  int32_t *leaf_call;    /* by leaf: the last call of effects to touch it */
+  int32_t at, call;      /* call: of one RUN, or of those that join it */
 } proof;
 
 static rp_status reject(const proof *p, const char *what, int32_t instance) {
@@ -139,9 +140,40 @@ static rp_status make_outputs(proof *p, const rp_instruction *run) {
   return status;
 }
 
+/* What runs in one call runs in any order, or at once. */
+static rp_status check_call(proof *p, const rp_instruction *run) {
+  const rp_graph_node *node = &p->graph->nodes.at[run->node];
+  if (!run->joins) p->call = p->at;
+  if (run->joins) {
+    const rp_instruction *before = p->at > 0 ? run - 1 : run;
+    if (p->at == 0 || before->opcode != RP_OP_RUN ||
+        p->graph->nodes.at[before->node].op != node->op)
+      return reject(p, "it joins what is not of its kind", -1);
+    if (!(node->op->flags & RP_EFFECT) || p->workspace_bytes[run->node] > 0 ||
+        p->workspace_bytes[before->node] > 0)
+      return reject(p, "it joins others and is no plain effect", -1);
+  }
+  if (!(node->op->flags & RP_EFFECT)) return RP_OK;
+  /* A call that writes a leaf is noted as 2 call + 1, one that reads it as
+     2 call: the same leaf may be read by all of them. */
+  for (int32_t k = 0; k < node->n_operands; k++) {
+    const int32_t leaf = rp_operand_leaf(rp_graph_in(p->graph, node, k));
+    if (leaf < 0 || p->leaf_call[leaf] < 2 * p->call) continue;
+    if (node->op->writes >> k & 1u || p->leaf_call[leaf] % 2)
+      return reject(p, "others of its call touch a leaf that is written", -1);
+  }
+  for (int32_t k = 0; k < node->n_operands; k++) {
+    const int32_t leaf = rp_operand_leaf(rp_graph_in(p->graph, node, k));
+    const int32_t noted = 2 * p->call + (int32_t)(node->op->writes >> k & 1u);
+    if (leaf >= 0 && noted > p->leaf_call[leaf]) p->leaf_call[leaf] = noted;
+  }
+  return RP_OK;
+}
+
 static rp_status do_run(proof *p, const rp_instruction *run) {
   const rp_graph_node *node = &p->graph->nodes.at[run->node];
-  rp_status status = check_inputs(p, run);
+  rp_status status = check_call(p, run);
+  if (status == RP_OK) status = check_inputs(p, run);
   if (status == RP_OK) status = make_outputs(p, run);
   const int64_t workspace = p->workspace_bytes[run->node];
   /* The workspace must be clear of inputs and outputs: all of them alive or
@@ -206,10 +238,11 @@ rp_status rp_verify(rp_context *ctx, const rp_graph *graph,
   p.states = rp_alloc(ctx, instances);
   p.effect_runs = rp_alloc(ctx, runs);
   p.leaf_writer = rp_alloc(ctx, leaves);
-  rp_status status =
-      p.states && p.effect_runs && p.leaf_writer ? RP_OK : RP_NOMEM;
+  p.leaf_call = rp_alloc(ctx, leaves);
+  rp_status status = p.states && p.effect_runs && p.leaf_writer && p.leaf_call
+                         ? RP_OK : RP_NOMEM;
   for (int32_t l = 0; l < graph->leaves.n && status == RP_OK; l++)
-    p.leaf_writer[l] = -1;
+    p.leaf_writer[l] = p.leaf_call[l] = -1;
   for (; p.at < program->instructions.n && status == RP_OK; p.at++) {
     const rp_instruction *at = &program->instructions.at[p.at];
     if (at->opcode == RP_OP_FREE)
@@ -224,6 +257,7 @@ rp_status rp_verify(rp_context *ctx, const rp_graph *graph,
   rp_free(ctx, p.states, instances);
   rp_free(ctx, p.effect_runs, runs);
   rp_free(ctx, p.leaf_writer, leaves);
+  rp_free(ctx, p.leaf_call, leaves);
   rp_array_free(ctx, &p.live, sizeof(int32_t));
   return status;
 }

@@ -206,7 +206,8 @@ rp_status run_matrix(const rp_kernel_args *args, const attention_problem &p,
   constexpr size_t ROW = rows_of<DEPTH, WARP>::PITCH * sizeof(bf16);
   constexpr size_t SHARED = 4 * MATRIX_KEYS * ROW;
   constexpr size_t KEY_SHARED =
-      (4 * QUERIES + (NARROW ? 0 : 2 * 16 * KEY_WARPS)) * ROW;
+      (4 * QUERIES + (NARROW ? 0 : 2 * 16 * KEY_WARPS)) * ROW +
+      4 * QUERIES * sizeof(float);
   const int64_t heads = p.batch * p.heads;
   const int64_t query_items =
       heads * parts_of(p.queries, 16 * WARPS * STRIPS);

@@ -20,6 +20,19 @@ namespace {
 
 const float LOG2_E = 1.44269504088896340736f, LN_2 = 0.69314718055994530942f;
 
+struct greater_of { /* a number beside NaN */
+  __device__ __forceinline__ float operator()(float a, float b) const {
+    return fmaxf(a, b);
+  }
+};
+
+/* Over the four lanes that share a row. */
+template <typename F>
+__device__ __forceinline__ float four_reduce(float x, F f) {
+  x = f(x, __shfl_xor_sync(0xffffffffu, x, 1));
+  return f(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
 /* Rows of DEPTH columns in shared memory, for a block of THREADS. */
 template <int DEPTH, int THREADS> struct rows_of {
   static constexpr int PITCH = DEPTH + 8;
@@ -134,6 +147,23 @@ template <int DEPTH, int THREADS> struct rows_of {
     }
   }
 
+  /* sum[k] = sum_d a[g + 8 k, d] b[g + 8 k, d] of a warp's 16 rows. */
+  static __device__ __forceinline__ void
+  along(const left_tile (&a)[DEPTH / 16], const bf16 *b, float (&sum)[2]) {
+    sum[0] = sum[1] = 0;
+#pragma unroll
+    for (int d = 0; d < DEPTH / 16; d++) {
+      const left_tile right = left_of(b + 16 * d, PITCH);
+#pragma unroll
+      for (int w = 0; w < 4; w++) {
+        float &to = sum[w % 2];
+        to = __fmaf_rn(low_of(a[d].at[w]), low_of(right.at[w]), to);
+        to = __fmaf_rn(high_of(a[d].at[w]), high_of(right.at[w]), to);
+      }
+    }
+    for (float &each : sum) each = four_reduce(each, sum_of());
+  }
+
   static __device__ __forceinline__ void clear(sum_tile (&sum)[DEPTH / 8]) {
 #pragma unroll
     for (int d = 0; d < DEPTH / 8; d++) sum[d] = sum_tile{{0, 0, 0, 0}};
@@ -165,13 +195,6 @@ template <int DEPTH, int THREADS> struct rows_of {
     }
   }
 };
-
-/* Over the four lanes that share a row. */
-template <typename F>
-__device__ __forceinline__ float four_reduce(float x, F f) {
-  x = f(x, __shfl_xor_sync(0xffffffffu, x, 1));
-  return f(x, __shfl_xor_sync(0xffffffffu, x, 2));
-}
 
 /* A warp's 16 x 8 weights take 32 blocks of words, one a lane. Bit k: element
    k of this lane's sum_tile is kept, which is of queries from i, keys from
@@ -239,7 +262,11 @@ matrix_forward(attention_problem p, int64_t items) {
   RP_DYNAMIC_SHARED(bf16, shared);
   const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
   const int g = lane / 4, t = lane % 4;
-  const float scale = (float)p.scale * LOG2_E;
+  /* The greatest scores are found before the scale, which is therefore above
+     0: queries take its sign, and 0 itself would make NaN of what is hidden. */
+  const uint32_t sign = p.scale < 0 ? 0x80008000u : 0;
+  const float given = fabsf((float)p.scale) * LOG2_E;
+  const float scale = given == 0 ? 1e-30f : given;
   const int64_t tiles = (p.queries + QUERIES - 1) / QUERIES;
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
     const attention_item at = item_of(p, item, tiles, 1);
@@ -256,8 +283,13 @@ matrix_forward(attention_problem p, int64_t items) {
     copies_done();
     __syncthreads();
 #pragma unroll
-    for (int m = 0; m < STRIPS; m++)
+    for (int m = 0; m < STRIPS; m++) {
       rows::read_left(shared + (warp * STRIPS + m) * 16 * rows::PITCH, q[m]);
+#pragma unroll
+      for (int d = 0; d < DEPTH / 16; d++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) q[m][d].at[k] ^= sign;
+    }
     __syncthreads();
 
     sum_tile sum[STRIPS][DEPTH / 8];
@@ -290,29 +322,28 @@ matrix_forward(attention_problem p, int64_t items) {
 #pragma unroll
       for (int m = 0; m < STRIPS; m++) {
         const int64_t row = i + 16 * m;
-#pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-          for (int k = 0; k < 4; k++) s[m][n].at[k] *= scale;
         if (!all) hide<KEYS>(p, at, row, j, s[m]);
 #pragma unroll
         for (int k = 0; k < 2; k++) {
+          /* A NaN need not win: its power is NaN, and so is the sum. */
           float most = top[m][k];
 #pragma unroll
           for (int n = 0; n < KEYS / 8; n++)
-            most = max_of()(most, max_of()(s[m][n].at[2 * k],
-                                           s[m][n].at[2 * k + 1]));
-          most = four_reduce(most, max_of());
+            most = fmaxf(most, fmaxf(s[m][n].at[2 * k],
+                                     s[m][n].at[2 * k + 1]));
+          most = four_reduce(most, greater_of());
           /* A query that has attended to nothing so far. */
-          const float shift = most == -INFINITY ? 0 : most;
-          const float factor = power_of_two(top[m][k] - shift);
+          const float shift = most == -INFINITY ? 0 : most * scale;
+          const float factor =
+              power_of_two(__fmaf_rn(top[m][k], scale, -shift));
           top[m][k] = most;
           float part = 0;
 #pragma unroll
           for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int c = 2 * k; c < 2 * k + 2; c++) {
-              s[m][n].at[c] = power_of_two(s[m][n].at[c] - shift);
+              s[m][n].at[c] =
+                  power_of_two(__fmaf_rn(s[m][n].at[c], scale, -shift));
               part += s[m][n].at[c];
             }
           total[m][k] = __fmaf_rn(total[m][k], factor, part);
@@ -345,7 +376,7 @@ matrix_forward(attention_problem p, int64_t items) {
         const int64_t query = i + 16 * m + g + 8 * k;
         if (t == 0 && query < p.queries)
           *row_of<float>(p.lse, at, query) =
-              all == 0 ? 0 : top[m][k] * LN_2 + logf(all);
+              all == 0 ? 0 : top[m][k] * scale * LN_2 + logf(all);
       }
       rows::write(sum[m], factor, p.out, at, i + 16 * m, p.queries,
                   p.value_depth);

@@ -24,6 +24,60 @@ weigh_again(const attention_problem &p, bool seen, bool kept, float scale,
   s = w * factor;
 }
 
+/* The same for a warp's strip of queries from i on and PART keys from j on;
+   lse and delta of this lane's two queries. ALL: each sees each. */
+template <int PART, bool DROPS, bool ALL>
+__device__ __forceinline__ void
+weigh_keys(const attention_problem &p, const attention_item &at, int64_t i,
+           int64_t j, float scale, const float (&lse)[2],
+           const float (&delta)[2], sum_tile (&s)[PART / 8],
+           sum_tile (&da)[PART / 8]) {
+  const int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+  int seen[2] = {PART, PART};
+  if (!ALL)
+    for (int k = 0; k < 2; k++) seen[k] = seen_of(p, i + g + 8 * k, j, PART);
+#pragma unroll
+  for (int n = 0; n < PART / 8; n++) {
+    const uint32_t kept = DROPS ? kept_keys(p, at, i, j + 8 * n) : 0;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      const int key = 8 * n + 2 * t + k % 2;
+      const bool sees = ALL || (key < seen[k / 2] &&
+                                unmasked(p, at, i + g + k / 2 * 8, j + key));
+      weigh_again<DROPS>(p, sees, kept >> k & 1, scale, lse[k / 2],
+                         delta[k / 2], s[n].at[k], da[n].at[k]);
+    }
+  }
+}
+
+/* The same where rows are 16 keys from j on and columns PART queries from i
+   on, whose lse (in base e) and delta are in shared memory. */
+template <int PART, bool DROPS, bool ALL>
+__device__ __forceinline__ void
+weigh_queries(const attention_problem &p, const attention_item &at, int64_t i,
+              int64_t j, float scale, const float *lse, const float *delta,
+              sum_tile (&s)[PART / 8], sum_tile (&da)[PART / 8]) {
+  const int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int n = 0; n < PART / 8; n++) {
+    const uint32_t kept = DROPS ? kept_queries(p, at, i + 8 * n, j) : 0;
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+      const int query = 8 * n + 2 * t + c;
+      const float base = lse[query] * LOG2_E, level = delta[query];
+      const int seen = ALL ? 16 : seen_of(p, i + query, j, 16);
+#pragma unroll
+      for (int e = c; e < 4; e += 2) {
+        const int key = g + e / 2 * 8;
+        const bool sees =
+            ALL || (key < seen && unmasked(p, at, i + query, j + key));
+        weigh_again<DROPS>(p, sees, kept >> e & 1, scale, base, level,
+                           s[n].at[e], da[n].at[e]);
+      }
+    }
+  }
+}
+
 /* PART keys' scores at a time. */
 template <int DEPTH, int WARPS, int STRIPS, int PART, bool DROPS>
 __global__ void __launch_bounds__(WARPS *WARP)
@@ -50,18 +104,6 @@ matrix_queries(attention_problem p, int64_t items) {
     rows::template copy<QUERIES>(p.q, at, first, p.queries, p.depth, shared);
     rows::template copy<QUERIES>(p.dout, at, first, p.queries, p.value_depth,
                                  shared + HALF);
-    float *delta_of = (float *)p.delta + at.head * p.queries;
-    for (int r = 0; r < 16 * STRIPS; r++) {
-      if (i + r >= p.queries) break;
-      const bf16 *x = row_of<const bf16>(p.dout, at, i + r);
-      const bf16 *y = row_of<const bf16>(p.out, at, i + r);
-      float along = 0;
-      for (int e = lane; e < (int)p.value_depth; e += WARP)
-        along = __fmaf_rn(widen<bf16>(x[e * p.dout.d]),
-                          widen<bf16>(y[e * p.out.d]), along);
-      along = warp_reduce(along, sum_of());
-      if (lane == 0) delta_of[i + r] = along;
-    }
     copies_done();
     __syncthreads();
     float lse[STRIPS][2], delta[STRIPS][2];
@@ -72,21 +114,32 @@ matrix_queries(attention_problem p, int64_t items) {
       rows::read_left(shared + strip * rows::PITCH, q[m]);
       rows::read_left(shared + HALF + strip * rows::PITCH, dout[m]);
       rows::clear(dq[m]);
+    }
+    __syncthreads();
+
+    /* out comes along with the first keys, into what the second will have. */
+    bf16 *now = shared + HALF, *next = shared;
+    rows::template copy<QUERIES>(p.out, at, first, p.queries, p.value_depth,
+                                 next);
+    rows::template copy<KEYS>(p.k, at, 0, p.keys, p.depth, now);
+    rows::template copy<KEYS>(p.v, at, 0, p.keys, p.value_depth,
+                              now + KEYS * rows::PITCH);
+    copies_done();
+    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < STRIPS; m++) {
+      rows::along(dout[m], next + (warp * STRIPS + m) * 16 * rows::PITCH,
+                  delta[m]);
 #pragma unroll
       for (int k = 0; k < 2; k++) {
         const int64_t query = i + 16 * m + g + 8 * k;
         const bool there = query < p.queries;
         lse[m][k] =
             there ? *row_of<const float>(p.lse, at, query) * LOG2_E : 0;
-        delta[m][k] = there ? delta_of[query] : 0;
+        if (there && t == 0)
+          ((float *)p.delta)[at.head * p.queries + query] = delta[m][k];
       }
     }
-    __syncthreads();
-
-    bf16 *now = shared, *next = shared + HALF;
-    rows::template copy<KEYS>(p.k, at, 0, p.keys, p.depth, now);
-    rows::template copy<KEYS>(p.v, at, 0, p.keys, p.value_depth,
-                              now + KEYS * rows::PITCH);
     for (int64_t j = 0; j < limit; j += KEYS) {
       copies_done();
       __syncthreads();
@@ -107,27 +160,16 @@ matrix_queries(attention_problem p, int64_t items) {
         rows::template score<PART, STRIPS>(q, k_rows, s);
         rows::template score<PART, STRIPS>(dout, k_rows + KEYS * rows::PITCH,
                                            ds);
+        const bool all = sees_all(p, i, 16 * STRIPS, key, PART);
 #pragma unroll
         for (int m = 0; m < STRIPS; m++) {
-          int seen[2];
-#pragma unroll
-          for (int k = 0; k < 2; k++)
-            seen[k] = seen_of(p, i + 16 * m + g + 8 * k, key, PART);
-#pragma unroll
-          for (int n = 0; n < PART / 8; n++) {
-            const uint32_t kept =
-                DROPS ? kept_keys(p, at, i + 16 * m, key + 8 * n) : 0;
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-              const int column = 8 * n + 2 * t + k % 2;
-              const bool sees =
-                  column < seen[k / 2] &&
-                  unmasked(p, at, i + 16 * m + g + k / 2 * 8, key + column);
-              weigh_again<DROPS>(p, sees, kept >> k & 1, scale, lse[m][k / 2],
-                                 delta[m][k / 2], s[m][n].at[k],
-                                 ds[m][n].at[k]);
-            }
-          }
+          const int64_t query = i + 16 * m;
+          if (all)
+            weigh_keys<PART, DROPS, true>(p, at, query, key, scale, lse[m],
+                                          delta[m], s[m], ds[m]);
+          else
+            weigh_keys<PART, DROPS, false>(p, at, query, key, scale, lse[m],
+                                           delta[m], s[m], ds[m]);
         }
         rows::template gather<PART, STRIPS>(ds, k_rows, dq);
       }
@@ -154,8 +196,11 @@ matrix_keys(attention_problem p, int64_t items) {
   RP_DYNAMIC_SHARED(bf16, shared);
   bf16 *const held = HOLDS ? shared : shared + 2 * HALF;
   bf16 *const values = held + (HOLDS ? HALF : KEYS * rows::PITCH);
-  const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-  const int g = lane / 4, t = lane % 4;
+  /* Of the queries that are in each half: their lse, then delta. */
+  float *const numbers = (float *)(shared + 2 * HALF +
+                                   (HOLDS ? 0 : 2 * KEYS * rows::PITCH));
+  static_assert(QUERIES <= WARPS * WARP, "a thread a query");
+  const int warp = (int)threadIdx.x / WARP;
   const float scale = (float)p.scale * LOG2_E;
   const int64_t tiles = (p.keys + KEYS - 1) / KEYS;
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
@@ -178,23 +223,33 @@ matrix_keys(attention_problem p, int64_t items) {
 
     const int64_t from = queries_from(p, first) / QUERIES * QUERIES;
     const int64_t own_from = queries_from(p, j);
+    const float *const lse = row_of<const float>(p.lse, at, 0);
+    const float *const delta = (const float *)p.delta + at.head * p.queries;
+    const auto copy_queries = [&](int64_t i, bf16 *to, float *beside) {
+      rows::template copy<QUERIES>(p.q, at, i, p.queries, p.depth, to);
+      rows::template copy<QUERIES>(p.dout, at, i, p.queries, p.value_depth,
+                                   to + QUERIES * rows::PITCH);
+      if (threadIdx.x >= QUERIES) return;
+      const int64_t query = i + threadIdx.x;
+      const bool there = query < p.queries;
+      beside += threadIdx.x;
+      copy_ahead(beside, there ? lse + query * p.lse.t : lse, there);
+      copy_ahead(beside + QUERIES, there ? delta + query : delta, there);
+    };
     bf16 *now = shared, *next = shared + HALF;
-    rows::template copy<QUERIES>(p.q, at, from, p.queries, p.depth, now);
-    rows::template copy<QUERIES>(p.dout, at, from, p.queries, p.value_depth,
-                                 now + QUERIES * rows::PITCH);
+    float *now_beside = numbers, *next_beside = numbers + 2 * QUERIES;
+    copy_queries(from, now, now_beside);
     for (int64_t i = from; i < p.queries; i += QUERIES) {
       copies_done();
       __syncthreads();
-      if (i + QUERIES < p.queries) {
-        rows::template copy<QUERIES>(p.q, at, i + QUERIES, p.queries, p.depth,
-                                     next);
-        rows::template copy<QUERIES>(p.dout, at, i + QUERIES, p.queries,
-                                     p.value_depth,
-                                     next + QUERIES * rows::PITCH);
-      }
+      if (i + QUERIES < p.queries)
+        copy_queries(i + QUERIES, next, next_beside);
       bf16 *const queries = now;
+      float *const beside = now_beside;
       now = next;
       next = queries;
+      now_beside = next_beside;
+      next_beside = beside;
 #pragma unroll 1
       for (int part = 0; part < QUERIES; part += PART) {
         const int64_t query = i + part;
@@ -211,30 +266,13 @@ matrix_keys(attention_problem p, int64_t items) {
           rows::template score_from<PART>(values + warp * 16 * rows::PITCH,
                                           dout_rows, ds[0]);
         }
-#pragma unroll
-        for (int n = 0; n < PART / 8; n++) {
-          const uint32_t kept =
-              DROPS ? kept_queries(p, at, query + 8 * n, j) : 0;
-#pragma unroll
-          for (int c = 0; c < 2; c++) {
-            const int64_t column = query + 8 * n + 2 * t + c;
-            const bool there = column < p.queries;
-            const float lse =
-                there ? *row_of<const float>(p.lse, at, column) * LOG2_E : 0;
-            const float delta =
-                there ? ((const float *)p.delta)[at.head * p.queries + column]
-                      : 0;
-            const int seen = seen_of(p, column, j, 16);
-#pragma unroll
-            for (int e = c; e < 4; e += 2) {
-              const int key = g + e / 2 * 8;
-              const bool sees =
-                  key < seen && unmasked(p, at, column, j + key);
-              weigh_again<DROPS>(p, sees, kept >> e & 1, scale, lse, delta,
-                                 s[0][n].at[e], ds[0][n].at[e]);
-            }
-          }
-        }
+        const float *const own = beside + part;
+        if (sees_all(p, query, PART, j, 16))
+          weigh_queries<PART, DROPS, true>(p, at, query, j, scale, own,
+                                           own + QUERIES, s[0], ds[0]);
+        else
+          weigh_queries<PART, DROPS, false>(p, at, query, j, scale, own,
+                                            own + QUERIES, s[0], ds[0]);
         rows::template gather<PART, 1>(s, dout_rows, dv);
         rows::template gather<PART, 1>(ds, q_rows, dk);
       }

@@ -321,6 +321,7 @@ plain_keys(attention_problem p, int64_t items, int64_t chunks) {
       N s[4][4], da[4][4];
       own.score(p.k, j, p.keys, p.q, i, p.queries, at, p.depth, s);
       own.score(p.v, j, p.keys, p.dout, i, p.queries, at, p.value_depth, da);
+#pragma unroll
       for (int c = 0; c < 4; c++) {
         const int64_t query = i + 4 * block::x() + c;
         const bool there = query < p.queries;
@@ -329,6 +330,7 @@ plain_keys(attention_problem p, int64_t items, int64_t chunks) {
             there ? ((const N *)p.delta)[at.head * p.queries + query] : N(0);
         const uint32_t kept = p.drops ? kept_of(p, at, query, key / 4) : 0;
         const int seen = seen_of(p, query, key, 4);
+#pragma unroll
         for (int r = 0; r < 4; r++)
           again(p, r < seen && unmasked(p, at, query, key + r), kept >> r & 1,
                 lse, delta, s[r][c], da[r][c]);

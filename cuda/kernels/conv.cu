@@ -1,7 +1,10 @@
-/* conv2d and its two adjoints over cuda/conv.h. */
-#include "conv.h"
+/* conv2d and its two adjoints over cuda/conv.h, those in f32 of bf16 over
+   cuda/wide_conv.h. */
+#include <new>
+
 #include "kernel.h"
 #include "product.h"
+#include "wide_conv.h"
 
 namespace rp {
 
@@ -35,16 +38,18 @@ conv_shape shape_of(const rp_kernel_args *args, conv_kind kind) {
   return s;
 }
 
-/* What is made in bf16 first lies in front of cuDNN's scratch. */
-bool is_widened(const rp_kernel_args *args) {
-  return args->out[0].type.dtype != args->in[0].type.dtype;
-}
+/* One of the two, or neither where there is nothing to do for them. */
+struct made {
+  conv *plain;
+  wide_conv *wide; /* f32 of bf16 */
+};
 
-rp_array narrow_of(const rp_kernel_args *args) {
-  rp_array y = args->out[0];
-  y.type.dtype = args->in[0].type.dtype;
-  y.data = args->workspace;
-  return y;
+void destroy(void *state) {
+  made *m = static_cast<made *>(state);
+  if (m == nullptr) return;
+  conv_free(m->plain);
+  wide_conv_free(m->wide);
+  delete m;
 }
 
 template <conv_kind kind>
@@ -54,13 +59,16 @@ rp_status prepare(const rp_kernel_args *args, void **state,
   *state = nullptr;
   *workspace_bytes = 0;
   if (conv_is_empty(s)) return RP_OK;
-  conv *c = nullptr;
-  const rp_status status = conv_make(args, s, &c, workspace_bytes);
-  *state = c;
-  if (status == RP_OK && is_widened(args)) {
-    const rp_array narrow = narrow_of(args);
-    *workspace_bytes += aligned(rp_type_bytes(&narrow.type));
-  }
+  made *m = new (std::nothrow) made();
+  if (m == nullptr)
+    return rp_fail(args->ctx, RP_NOMEM, "no memory for a convolution");
+  const rp_status status =
+      args->out[0].type.dtype == s.dtype
+          ? conv_make(args, s, &m->plain, workspace_bytes)
+          : wide_conv_make(args, s, WIDE_CONV_BYTES, &m->wide,
+                           workspace_bytes);
+  if (status == RP_OK) *state = m;
+  else destroy(m);
   return status;
 }
 
@@ -71,32 +79,22 @@ rp_array per_channel(const rp_array &bias) {
 }
 
 template <conv_kind kind> rp_status run(const rp_kernel_args *args) {
-  const conv *c = static_cast<const conv *>(args->state);
+  const made *m = static_cast<const made *>(args->state);
   const rp_array &out = args->out[0];
-  rp_array made = out;
-  char *scratch = static_cast<char *>(args->workspace);
-  rp_status status;
-  if (c == nullptr) {
-    status = fill_with_bias(args, nullptr, out);
-  } else {
-    if (is_widened(args)) {
-      made = narrow_of(args);
-      scratch += aligned(rp_type_bytes(&made.type));
-    }
-    void *first = args->in[0].data, *second = args->in[1].data;
-    status = kind == CONV_FORWARD
-                 ? conv_run(c, args, first, second, made.data, scratch)
-             : kind == CONV_GRAD_INPUT
-                 ? conv_run(c, args, made.data, second, first, scratch)
-                 : conv_run(c, args, second, made.data, first, scratch);
-    if (status == RP_OK && is_widened(args))
-      status = fill_with_bias(args, &made, out);
-  }
+  void *first = args->in[0].data, *second = args->in[1].data;
+  void *scratch = args->workspace;
+  const rp_status status =
+      m == nullptr ? fill_with_bias(args, nullptr, out)
+      : m->wide
+          ? wide_conv_run(m->wide, args, first, second, out.data, scratch)
+      : kind == CONV_FORWARD
+          ? conv_run(m->plain, args, first, second, out.data, scratch)
+      : kind == CONV_GRAD_INPUT
+          ? conv_run(m->plain, args, out.data, second, first, scratch)
+          : conv_run(m->plain, args, second, out.data, first, scratch);
   if (status != RP_OK || kind != CONV_FORWARD || args->n_in < 3) return status;
   return add_bias(args, per_channel(args->in[2]), out);
 }
-
-void destroy(void *state) { conv_free(static_cast<conv *>(state)); }
 
 template <conv_kind kind> rp_kernel row_of(const char *name, rp_dtype dtype) {
   return row(name, dtype, run<kind>, prepare<kind>, destroy);

@@ -4,11 +4,11 @@
    Element i depends on element i of each input alone and is read before it is
    written, by one thread, so that y may lie exactly over an input.
 
-   Two kernels: map_packs moves 16 bytes an access, where every input's
-   innermost stride is 1 (and its rows aligned) or 0; map_each takes the rest,
-   an element a thread. Both call f on the same values. What is no f32 or bf16
-   is for map_each alone, and i32 and i64 share a kernel: each one costs
-   seconds of nvcc for every op. */
+   Two kernels: map_packs moves 16 bytes an access (of bf16 beside f32, 8),
+   where every input's innermost stride is 1 (and its rows aligned) or 0;
+   map_each takes the rest, an element a thread. Both call f on the same
+   values. What is no f32 or bf16 is for map_each alone, and i32 and i64 share
+   a kernel: each one costs seconds of nvcc for every op. */
 #ifndef RP_CUDA_ELEMENTWISE_H
 #define RP_CUDA_ELEMENTWISE_H
 
@@ -32,7 +32,7 @@ template <> struct arithmetic<integer> { typedef int64_t type; };
 template <typename X, typename T>
 using known = std::conditional_t<std::is_same<X, either>::value, T, X>;
 
-struct source {
+struct source { /* or where the result goes */
   const void *data;
   int dtype;
 };
@@ -57,6 +57,13 @@ template <typename T, int V> struct values {
   wide<T> at[V];
 };
 
+template <typename T, int V>
+__device__ __forceinline__ void read_all(const void *from, int64_t i,
+                                         wide<T> (&to)[V]) {
+  const pack<T, V> raw = *(const pack<T, V> *)((const T *)from + i);
+  for (int k = 0; k < V; k++) to[k] = widen(raw.at[k]);
+}
+
 /* Elements i .. i + V - 1, or element i, V times. A fixed one may be f32
    beside bf16 and the other way round. */
 template <typename T, int V>
@@ -66,46 +73,69 @@ __device__ __forceinline__ values<T, V> load(const source &from, int64_t i,
   if (fixed) {
     const wide<T> same = read<T>(from, i);
     for (int k = 0; k < V; k++) x.at[k] = same;
+  } else if constexpr (!std::is_same<T, either>::value) {
+    read_all<T, V>(from.data, i, x.at);
+  } else if (from.dtype == RP_BF16) {
+    read_all<bf16, V>(from.data, i, x.at);
   } else {
-    const pack<T, V> raw = *(const pack<T, V> *)((const T *)from.data + i);
-    for (int k = 0; k < V; k++) x.at[k] = widen(raw.at[k]);
+    read_all<float, V>(from.data, i, x.at);
   }
   return x;
 }
 
+template <typename T, int V>
+__device__ __forceinline__ void store(const source &to, int64_t i,
+                                      const values<T, V> &y) {
+  if constexpr (!std::is_same<T, either>::value) {
+    pack<T, V> raw;
+    for (int k = 0; k < V; k++) raw.at[k] = narrow<T>(y.at[k]);
+    *(pack<T, V> *)((T *)to.data + i) = raw;
+  } else if (to.dtype == RP_BF16) {
+    pack<bf16, V> raw;
+    for (int k = 0; k < V; k++) raw.at[k] = narrow<bf16>(y.at[k]);
+    *(pack<bf16, V> *)((bf16 *)to.data + i) = raw;
+  } else {
+    pack<float, V> raw;
+    for (int k = 0; k < V; k++) raw.at[k] = y.at[k];
+    *(pack<float, V> *)((float *)to.data + i) = raw;
+  }
+}
+
 template <typename Out, int V, typename F, typename... X>
-__device__ __forceinline__ void apply(const F &f, Out *to, const X &...x) {
-  pack<Out, V> y;
-  for (int k = 0; k < V; k++) y.at[k] = narrow<Out>(f(x.at[k]...));
-  *(pack<Out, V> *)to = y;
+__device__ __forceinline__ values<Out, V> apply(const F &f, const X &...x) {
+  values<Out, V> y;
+  for (int k = 0; k < V; k++) y.at[k] = f(x.at[k]...);
+  return y;
 }
 
 /* Bit k of fixed: input k's innermost stride is 0. */
 template <int V, typename Out, typename... In, typename F, size_t... K>
-__device__ __forceinline__ void map_some(const F &f, Out *out,
+__device__ __forceinline__ void map_some(const F &f, const source &out,
+                                         int64_t i,
                                          const sources<sizeof...(In)> &in,
                                          const int64_t (&at)[sizeof...(In)],
                                          unsigned fixed,
                                          std::index_sequence<K...>) {
-  apply<Out, V>(f, out, load<In, V>(in.of[K], at[K], fixed >> K & 1)...);
+  store<Out, V>(out, i, apply<Out, V>(
+      f, load<In, V>(in.of[K], at[K], fixed >> K & 1)...));
 }
 
 template <int V, typename F, typename Out, typename... In>
 __global__ void __launch_bounds__(BLOCK)
-map_packs(F f, Out *out, sources<sizeof...(In)> in, walk<sizeof...(In)> w,
+map_packs(F f, source out, sources<sizeof...(In)> in, walk<sizeof...(In)> w,
           unsigned fixed) {
   const auto all = std::make_index_sequence<sizeof...(In)>();
   const int64_t packs = w.count / V;
   int64_t at[sizeof...(In)];
   RP_EACH(p, packs) {
     w.at(p * V, at);
-    map_some<V, Out, In...>(f, out + p * V, in, at, fixed, all);
+    map_some<V, Out, In...>(f, out, p * V, in, at, fixed, all);
   }
   /* Nothing is left but of one row. */
   RP_EACH(rest, w.count - packs * V) {
     const int64_t i = packs * V + rest;
     for (int k = 0; k < (int)sizeof...(In); k++) at[k] = fixed >> k & 1 ? 0 : i;
-    map_some<1, Out, In...>(f, out + i, in, at, fixed, all);
+    map_some<1, Out, In...>(f, out, i, in, at, fixed, all);
   }
 }
 
@@ -162,25 +192,36 @@ bool packs_fit(const walk<N> &w, const rp_array *const (&in)[N],
   return true;
 }
 
+/* Of an element; `either` is as large as the array's dtype is. */
+template <typename T> size_t size_in(const rp_array *a) {
+  return std::is_same<T, either>::value
+             ? rp_dtype_size((rp_dtype)a->type.dtype) : sizeof(T);
+}
+template <typename T>
+constexpr size_t most_size = std::is_same<T, either>::value ? sizeof(float)
+                                                            : sizeof(T);
+
 template <typename... T> constexpr size_t largest() {
   size_t size = 1;
-  for (const size_t each : {sizeof(T)...}) size = each > size ? each : size;
+  for (const size_t each : {most_size<T>...}) size = each > size ? each : size;
   return size;
 }
 
-template <typename Out, typename... In, typename F>
+template <typename Out, typename... In, typename F, size_t... K>
 bool map_in_packs(const rp_kernel_args *args, const char *name, const F &f,
                   const rp_array *const (&in)[sizeof...(In)],
                   const sources<sizeof...(In)> &from,
-                  const walk<sizeof...(In)> &w, rp_status *status) {
+                  const walk<sizeof...(In)> &w, std::index_sequence<K...>,
+                  rp_status *status) {
   enum { V = 16 / largest<Out, In...>() };
-  void *out = args->out[0].data;
+  const rp_array *out = &args->out[0];
   unsigned fixed;
-  if (!packs_fit(w, in, {sizeof(In)...}, out, sizeof(Out), V, &fixed))
+  if (!packs_fit(w, in, {size_in<In>(in[K])...}, out->data, size_in<Out>(out),
+                 V, &fixed))
     return false;
   *status = launch(args, name, map_packs<V, F, Out, In...>,
-                   grid_for(w.count / V), BLOCK, 0, f, (Out *)out, from, w,
-                   fixed);
+                   grid_for(w.count / V), BLOCK, 0, f,
+                   source{out->data, out->type.dtype}, from, w, fixed);
   return true;
 }
 
@@ -222,20 +263,23 @@ rp_status map(const rp_kernel_args *args, const char *name, const F &f,
   sources<N> from;
   for (int k = 0; k < N; k++)
     from.of[k] = source{in[k]->data, in[k]->type.dtype};
+  const auto all = std::make_index_sequence<N>();
   rp_status status;
   if constexpr (!has_packs<Out, In...>()) {
-    (void)status;
-  } else if constexpr ((std::is_same<In, either>::value || ...)) {
-    if (all_are<Out, In...>(RP_F32, args, in, w) &&
-        map_in_packs<known<Out, float>, known<In, float>...>(
-            args, name, f, in, from, w, &status))
+    (void)status, (void)all;
+  } else {
+    if constexpr ((std::is_same<In, either>::value || ...)) {
+      if (all_are<Out, In...>(RP_F32, args, in, w) &&
+          map_in_packs<known<Out, float>, known<In, float>...>(
+              args, name, f, in, from, w, all, &status))
+        return status;
+      if (all_are<Out, In...>(RP_BF16, args, in, w) &&
+          map_in_packs<known<Out, bf16>, known<In, bf16>...>(
+              args, name, f, in, from, w, all, &status))
+        return status;
+    }
+    if (map_in_packs<Out, In...>(args, name, f, in, from, w, all, &status))
       return status;
-    if (all_are<Out, In...>(RP_BF16, args, in, w) &&
-        map_in_packs<known<Out, bf16>, known<In, bf16>...>(
-            args, name, f, in, from, w, &status))
-      return status;
-  } else if (map_in_packs<Out, In...>(args, name, f, in, from, w, &status)) {
-    return status;
   }
   return launch(args, name, map_each<F, Out, In...>, grid_for(w.count), BLOCK,
                 0, f, out->data, out->type.dtype, from, w);

@@ -24,7 +24,8 @@ struct shape {
   bool gathers;
 };
 
-__global__ void check_all(checked_indices idx, int64_t n) {
+__global__ void __launch_bounds__(BLOCK)
+check_all(checked_indices idx, int64_t n) {
   RP_EACH(i, n) idx[i];
 }
 
@@ -32,7 +33,8 @@ __global__ void check_all(checked_indices idx, int64_t n) {
 
 /* Rows of `inner` pieces of the size of P. */
 template <typename P>
-__global__ void select_rows(const P *x, P *y, checked_indices idx, shape s) {
+__global__ void __launch_bounds__(BLOCK)
+select_rows(const P *x, P *y, checked_indices idx, shape s) {
   RP_EACH(i, s.e.outer * s.k * s.e.inner) {
     int64_t row, o;
     const int64_t j = divide(i, s.e.inner, &row);
@@ -42,7 +44,8 @@ __global__ void select_rows(const P *x, P *y, checked_indices idx, shape s) {
 }
 
 template <typename P>
-__global__ void gather_each(const P *x, P *y, checked_indices idx, shape s) {
+__global__ void __launch_bounds__(BLOCK)
+gather_each(const P *x, P *y, checked_indices idx, shape s) {
   RP_EACH(i, s.e.outer * s.k * s.e.inner) {
     int64_t row, o;
     const int64_t j = divide(i, s.e.inner, &row);
@@ -127,8 +130,8 @@ struct row_keys {
 };
 
 /* starts[v]: the first of the sorted keys that is not below v. */
-__global__ void find_starts(const uint32_t *keys, int64_t n, uint32_t *starts,
-                            int64_t rows) {
+__global__ void __launch_bounds__(BLOCK)
+find_starts(const uint32_t *keys, int64_t n, uint32_t *starts, int64_t rows) {
   RP_EACH(v, rows + 1) {
     int64_t low = 0, high = n;
     while (low < high) {
@@ -180,8 +183,8 @@ __device__ __forceinline__ void add_in_order(neighbours<T, V> *sum, const T *x,
 /* Where PIECE sorted positions (from a multiple of PIECE on) add to one row:
    sums[o, piece]: what they add. */
 template <typename T, int V>
-__global__ void add_pieces(addition<T> a, sorted_keys sorted, T *sums,
-                           int64_t pieces) {
+__global__ void __launch_bounds__(BLOCK)
+add_pieces(addition<T> a, sorted_keys sorted, T *sums, int64_t pieces) {
   const int64_t width = a.s.e.inner / V;
   RP_EACH(i, a.s.e.outer * pieces * width) {
     int64_t at, o;
@@ -196,9 +199,9 @@ __global__ void add_pieces(addition<T> a, sorted_keys sorted, T *sums,
 }
 
 template <typename T, int V>
-__global__ void add_rows(addition<T> a, sorted_keys sorted,
-                         const uint32_t *starts, const T *sums,
-                         int64_t pieces) {
+__global__ void __launch_bounds__(BLOCK)
+add_rows(addition<T> a, sorted_keys sorted, const uint32_t *starts,
+         const T *sums, int64_t pieces) {
   const extent e = a.s.e;
   const int64_t width = e.inner / V;
   RP_EACH(i, e.outer * e.n * width) {
@@ -227,14 +230,17 @@ __global__ void add_rows(addition<T> a, sorted_keys sorted,
 }
 
 /* dx before anything is added. */
-template <typename T> __global__ void begin_rows(addition<T> a) {
+template <typename T>
+__global__ void __launch_bounds__(BLOCK)
+begin_rows(addition<T> a) {
   RP_EACH(i, a.s.e.outer * a.s.e.n * a.s.e.inner)
     a.dx[i] = a.dw ? a.dw[i] : T(0);
 }
 
 /* A thread a column, which it alone adds to. */
 template <typename T>
-__global__ void add_columns(addition<T> a, checked_indices idx) {
+__global__ void __launch_bounds__(BLOCK, 1)
+add_columns(addition<T> a, checked_indices idx) {
   const extent e = a.s.e;
   RP_EACH(i, e.outer * e.inner) {
     int64_t o;

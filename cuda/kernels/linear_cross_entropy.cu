@@ -34,6 +34,8 @@ constexpr int64_t ROW_GRAIN = 128;
 constexpr int64_t COLUMN_GRAIN = 64;
 
 constexpr int64_t MEAN = 0, IGNORE_NOTHING = -100;
+/* Threads of a block: of one that is alone, and the most that a row has. */
+enum { ONE_BLOCK = 1024 };
 enum { WANTS_X = 1, WANTS_W = 2, WANTS_BIAS = 4 };
 enum { X, W, LABELS, BIAS };
 
@@ -210,8 +212,9 @@ struct labels {
 
 /* share[0]: a counted row's share in the loss; share[1]: how many count. One
    block. */
-__global__ void count_kernel(labels labels, int64_t rows, int64_t ignored,
-                             bool mean, double *share) {
+__global__ void __launch_bounds__(ONE_BLOCK)
+count_kernel(labels labels, int64_t rows, int64_t ignored, bool mean,
+             double *share) {
   __shared__ long long scratch[WARP];
   long long count = 0;
   for (int64_t i = threadIdx.x; i < rows; i += blockDim.x)
@@ -254,10 +257,10 @@ __device__ __forceinline__ void see(partial<T> *p, const T *x, int n) {
 /* One block a row: its loss, 0 where the label is ignored; with `dlogits`
    those too, over the logits: share (softmax - onehot). */
 template <typename T, typename G>
-__global__ void row_kernel(T *logits, int64_t leading, int64_t classes,
-                           labels labels, int64_t first, int64_t ignored,
-                           const double *share, double *losses, G *dlogits,
-                           rp_cuda_fault *fault, int node) {
+__global__ void __launch_bounds__(ONE_BLOCK)
+row_kernel(T *logits, int64_t leading, int64_t classes, labels labels,
+           int64_t first, int64_t ignored, const double *share, double *losses,
+           G *dlogits, rp_cuda_fault *fault, int node) {
   enum { N = quad<T>::N };
   __shared__ T scratch[WARP];
   __shared__ int64_t shared_label;
@@ -322,9 +325,9 @@ __global__ void row_kernel(T *logits, int64_t leading, int64_t classes,
 
 /* dbias = or += the sum of dlogits over the chunk's rows. */
 template <typename T, typename G>
-__global__ void bias_gradient_kernel(const G *dlogits, int64_t leading,
-                                     int64_t rows, int64_t classes, bool adds,
-                                     T *dbias) {
+__global__ void __launch_bounds__(BLOCK)
+bias_gradient_kernel(const G *dlogits, int64_t leading, int64_t rows,
+                     int64_t classes, bool adds, T *dbias) {
   RP_EACH(j, classes) {
     double sum = 0;
     for (int64_t i = 0; i < rows; i++)
@@ -335,8 +338,9 @@ __global__ void bias_gradient_kernel(const G *dlogits, int64_t leading,
 
 /* The rows' losses, in order of lanes. One block. */
 template <typename T>
-__global__ void total_kernel(const double *losses, int64_t rows,
-                             const double *share, bool mean, T *loss) {
+__global__ void __launch_bounds__(ONE_BLOCK)
+total_kernel(const double *losses, int64_t rows, const double *share,
+             bool mean, T *loss) {
   __shared__ double scratch[WARP];
   double sum = 0;
   for (int64_t i = threadIdx.x; i < rows; i += blockDim.x) sum += losses[i];
@@ -350,7 +354,7 @@ __global__ void total_kernel(const double *losses, int64_t rows,
 unsigned threads_of(int64_t classes) {
   const int64_t threads = round_up((classes + 3) / 4, WARP);
   if (threads < WARP) return WARP;
-  return (unsigned)(threads > 1024 ? 1024 : threads);
+  return (unsigned)(threads < ONE_BLOCK ? threads : (int64_t)ONE_BLOCK);
 }
 
 /* G: what dlogits are rounded to. */
@@ -389,7 +393,7 @@ rp_status run(const rp_kernel_args *args) {
   const layout l = layout_of(p);
   double *share = reinterpret_cast<double *>(workspace + l.share);
   const rp_array &in = args->in[LABELS];
-  rp_status status = launch(args, name, count_kernel, 1, 1024, 0,
+  rp_status status = launch(args, name, count_kernel, 1, ONE_BLOCK, 0,
                             labels{in.data, in.type.dtype == RP_I32}, p.rows,
                             p.ignored, p.mean, share);
   for (int64_t first = 0; first < p.rows && status == RP_OK;
@@ -403,7 +407,7 @@ rp_status run(const rp_kernel_args *args) {
   if (status == RP_OK && p.rows == 0 && p.dbias)
     status = fill_with_bias(args, nullptr, *p.dbias);
   if (status != RP_OK) return status;
-  return launch(args, name, total_kernel<T>, 1, 1024, 0,
+  return launch(args, name, total_kernel<T>, 1, ONE_BLOCK, 0,
                 reinterpret_cast<const double *>(workspace + l.losses), p.rows,
                 share, p.mean, static_cast<T *>(args->out[0].data));
 }

@@ -36,8 +36,8 @@ problem problem_of(const rp_kernel_args *args, int logits) {
 /* Each row's lse, and its loss: 0 where it is ignored. `losses` are the rows'
    for the sum, or the op's own output. */
 template <typename T, typename L>
-__global__ void lse_rows(const T *x, wide<T> *lses, L *losses, problem p,
-                         team by) {
+__global__ void __launch_bounds__(BLOCK)
+lse_rows(const T *x, wide<T> *lses, L *losses, problem p, team by) {
   typedef wide<T> W;
   __shared__ W scratch[WARP];
   for (int64_t i = by.first(); i < p.rows; i += by.step()) {
@@ -63,7 +63,8 @@ __global__ void lse_rows(const T *x, wide<T> *lses, L *losses, problem p,
 }
 
 template <typename W>
-__global__ void sum_losses(const double *losses, W *y, problem p) {
+__global__ void __launch_bounds__(ONE_BLOCK)
+sum_losses(const double *losses, W *y, problem p) {
   __shared__ double sums[WARP];
   __shared__ int64_t counts[WARP];
   double sum = 0;
@@ -108,7 +109,8 @@ template <typename T> rp_status cross_entropy(const rp_kernel_args *args) {
 
 /* ---- backward ------------------------------------------------------------ */
 
-__global__ void count_labels(int64_t *count, problem p) {
+__global__ void __launch_bounds__(ONE_BLOCK)
+count_labels(int64_t *count, problem p) {
   __shared__ int64_t scratch[WARP];
   int64_t mine = 0;
   for (int64_t i = threadIdx.x; i < p.rows; i += ONE_BLOCK)
@@ -119,9 +121,9 @@ __global__ void count_labels(int64_t *count, problem p) {
 
 /* dx = (exp(x - lse) - [j == label]) dloss / count. dx may be x. */
 template <typename T>
-__global__ void grad_rows(const wide<T> *dloss, const T *x,
-                          const wide<T> *lses, const int64_t *count, T *dx,
-                          problem p, team by) {
+__global__ void __launch_bounds__(BLOCK)
+grad_rows(const wide<T> *dloss, const T *x, const wide<T> *lses,
+          const int64_t *count, T *dx, problem p, team by) {
   typedef wide<T> W;
   for (int64_t i = by.first(); i < p.rows; i += by.step()) {
     const stretch all = {i * p.classes, (i + 1) * p.classes};

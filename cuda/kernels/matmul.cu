@@ -11,7 +11,8 @@ namespace {
 /* ---- copies ------------------------------------------------------------- */
 
 template <typename T>
-__global__ void pack_kernel(walk<1> w, const T *from, T *to) {
+__global__ void __launch_bounds__(BLOCK)
+pack_kernel(walk<1> w, const T *from, T *to) {
   RP_EACH(i, w.count) {
     int64_t at[1];
     w.at(i, at);
@@ -32,7 +33,8 @@ rp_status pack_as(const rp_kernel_args *args, const rp_array &from, void *to) {
 
 /* y = bias or y += bias; without one y = 0. */
 template <typename T, typename B>
-__global__ void bias_kernel(walk<2> w, const B *bias, T *y, bool adds) {
+__global__ void __launch_bounds__(BLOCK)
+bias_kernel(walk<2> w, const B *bias, T *y, bool adds) {
   RP_EACH(i, w.count) {
     int64_t at[2];
     w.at(i, at);

@@ -79,11 +79,19 @@ inline uint32_t pack(float low, float high) {
   return rp_f32_to_bf16(low) | (uint32_t)rp_f32_to_bf16(high) << 16;
 }
 
+inline float low_of(uint32_t pair) { return rp_bf16_to_f32((uint16_t)pair); }
+inline float high_of(uint32_t pair) {
+  return rp_bf16_to_f32((uint16_t)(pair >> 16));
+}
+
 inline float power_of_two(float x) { return exp2f(x); }
 
 inline void copy_ahead(bf16 *to, const bf16 *from, bool there) {
   if (there) memcpy((void *)to, from, 16);
   else memset((void *)to, 0, 16);
+}
+inline void copy_ahead(float *to, const float *from, bool there) {
+  *to = there ? *from : 0;
 }
 inline void copies_done() {}
 
@@ -124,6 +132,14 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
   return *reinterpret_cast<const uint32_t *>(&pair);
 }
 
+/* The numbers of a pair. */
+__device__ __forceinline__ float low_of(uint32_t pair) {
+  return __uint_as_float(pair << 16);
+}
+__device__ __forceinline__ float high_of(uint32_t pair) {
+  return __uint_as_float(pair & 0xffff0000u);
+}
+
 /* 0 below 2^-126. */
 __device__ __forceinline__ float power_of_two(float x) {
   float y;
@@ -137,6 +153,13 @@ __device__ __forceinline__ void copy_ahead(bf16 *to, const bf16 *from,
                                            bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                :: "r"(shared_address(to)), "l"(from), "r"(there ? 16 : 0)
+               : "memory");
+}
+/* The same of one number. */
+__device__ __forceinline__ void copy_ahead(float *to, const float *from,
+                                           bool there) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+               :: "r"(shared_address(to)), "l"(from), "r"(there ? 4 : 0)
                : "memory");
 }
 __device__ __forceinline__ void copies_done() {

@@ -196,8 +196,9 @@ __device__ typename F::type fold_part(const T *x, const row_layout &l,
 
 /* y[k * parts + p]: the fold of part p of row k. */
 template <typename T, typename Y, typename F>
-__global__ void fold_rows(const T *x, Y *y, row_layout l, ending e,
-                          const typename F::type *shifts) {
+__global__ void __launch_bounds__(BLOCK, 1)
+fold_rows(const T *x, Y *y, row_layout l, ending e,
+          const typename F::type *shifts) {
   typedef typename F::type A;
   __shared__ A scratch[WARP];
 #pragma unroll 1
@@ -217,8 +218,9 @@ __global__ void fold_rows(const T *x, Y *y, row_layout l, ending e,
 /* y[k]: the G of row k, shifted by its F. The second reading finds the row in
    the cache. */
 template <typename T, typename F, typename G>
-__global__ void fold_rows_twice(const T *x, typename F::type *y, row_layout l,
-                                ending first, ending second) {
+__global__ void __launch_bounds__(BLOCK, 1)
+fold_rows_twice(const T *x, typename F::type *y, row_layout l, ending first,
+                ending second) {
   typedef typename F::type A;
   __shared__ A scratch[WARP];
 #pragma unroll 1
@@ -278,8 +280,9 @@ __device__ __forceinline__ void fold_down(const T *x, const column_layout &l,
 /* y[(k * parts + p) * run + j]: the fold of part p of column j of k. V is 1
    or a unit: so many columns are one thread's. */
 template <typename T, typename Y, typename F, int V>
-__global__ void fold_columns(const T *x, Y *y, column_layout l, ending e,
-                             const typename F::type *shifts) {
+__global__ void __launch_bounds__(BLOCK, 1)
+fold_columns(const T *x, Y *y, column_layout l, ending e,
+             const typename F::type *shifts) {
   typedef typename F::type A;
   __shared__ A scratch[V][BLOCK];
   const int64_t down = BLOCK / l.across, here = threadIdx.x / l.across;
@@ -324,8 +327,9 @@ __global__ void fold_columns(const T *x, Y *y, column_layout l, ending e,
 
 /* A thread a column: where there are many, of few rows each. */
 template <typename T, typename Y, typename F>
-__global__ void fold_each_column(const T *x, Y *y, column_layout l, ending e,
-                                 const typename F::type *shifts) {
+__global__ void __launch_bounds__(BLOCK, 1)
+fold_each_column(const T *x, Y *y, column_layout l, ending e,
+                 const typename F::type *shifts) {
   typedef typename F::type A;
   RP_EACH(i, l.outer * l.run) {
     int64_t k, base[1], offset[1];

@@ -72,8 +72,8 @@ __device__ __forceinline__ place<T> team_best(team by, place<T> p, T *values,
 
 /* y[k * parts + p]: where in row k its part p has its greatest. */
 template <typename T>
-__global__ void argmax_rows(const T *x, int64_t *y, int64_t rows, int64_t n,
-                            cut c, team by) {
+__global__ void __launch_bounds__(BLOCK)
+argmax_rows(const T *x, int64_t *y, int64_t rows, int64_t n, cut c, team by) {
   __shared__ T values[WARP];
   __shared__ int64_t places[WARP];
   for (int64_t i = by.first(); i < rows * c.parts; i += by.step()) {
@@ -91,8 +91,9 @@ __global__ void argmax_rows(const T *x, int64_t *y, int64_t rows, int64_t n,
 
 /* Of each row's parts, in order: the first of equals lies in the first. */
 template <typename T>
-__global__ void argmax_join(const T *x, const int64_t *parts, int64_t *y,
-                            int64_t rows, int64_t n, int64_t count) {
+__global__ void __launch_bounds__(BLOCK)
+argmax_join(const T *x, const int64_t *parts, int64_t *y, int64_t rows,
+            int64_t n, int64_t count) {
   const team by = {WARP};
   for (int64_t k = by.first(); k < rows; k += by.step()) {
     place<T> best = {T(0), -1};
@@ -106,7 +107,8 @@ __global__ void argmax_join(const T *x, const int64_t *parts, int64_t *y,
 }
 
 template <typename T>
-__global__ void argmax_columns(const T *x, int64_t *y, extent e) {
+__global__ void __launch_bounds__(BLOCK)
+argmax_columns(const T *x, int64_t *y, extent e) {
   RP_EACH(i, e.outer * e.inner) {
     int64_t o;
     const int64_t j = divide(i, e.inner, &o);
@@ -187,8 +189,9 @@ __device__ __forceinline__ int64_t element(int64_t i, int64_t n,
 }
 
 template <typename T, typename A>
-__global__ void cumsum_parts(const T *x, A *sums, int64_t rows, int64_t n,
-                             cut c, bool reverse) {
+__global__ void __launch_bounds__(BLOCK)
+cumsum_parts(const T *x, A *sums, int64_t rows, int64_t n, cut c,
+             bool reverse) {
   __shared__ A scratch[WARP];
   for (int64_t i = blockIdx.x; i < rows * c.parts; i += gridDim.x) {
     int64_t k;
@@ -204,7 +207,8 @@ __global__ void cumsum_parts(const T *x, A *sums, int64_t rows, int64_t n,
 
 /* Each part's sum becomes that of the parts before it. */
 template <typename A>
-__global__ void cumsum_before(A *sums, int64_t rows, int64_t parts) {
+__global__ void __launch_bounds__(BLOCK)
+cumsum_before(A *sums, int64_t rows, int64_t parts) {
   RP_EACH(k, rows) {
     A sum = 0;
     for (int64_t p = 0; p < parts; p++) {
@@ -216,8 +220,9 @@ __global__ void cumsum_before(A *sums, int64_t rows, int64_t parts) {
 }
 
 template <typename T, typename Y, typename A>
-__global__ void cumsum_rows(const T *x, Y *y, const A *before, int64_t rows,
-                            int64_t n, cut c, bool reverse) {
+__global__ void __launch_bounds__(BLOCK)
+cumsum_rows(const T *x, Y *y, const A *before, int64_t rows, int64_t n, cut c,
+            bool reverse) {
   __shared__ A scratch[WARP];
   for (int64_t i = blockIdx.x; i < rows * c.parts; i += gridDim.x) {
     int64_t k;
@@ -241,7 +246,8 @@ __global__ void cumsum_rows(const T *x, Y *y, const A *before, int64_t rows,
 }
 
 template <typename T, typename Y, typename A>
-__global__ void cumsum_columns(const T *x, Y *y, extent e, bool reverse) {
+__global__ void __launch_bounds__(BLOCK)
+cumsum_columns(const T *x, Y *y, extent e, bool reverse) {
   RP_EACH(i, e.outer * e.inner) {
     int64_t o;
     const int64_t j = divide(i, e.inner, &o);

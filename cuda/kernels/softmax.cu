@@ -75,7 +75,8 @@ __device__ __forceinline__ void turn(T (&v)[UNIT<T>], int64_t u,
 
 /* R units of a row in each thread; 0: it is read again. */
 template <typename T, bool IS_LOG, int R>
-__global__ void softmax_row(const T *x, T *y, scores s) {
+__global__ void __launch_bounds__(BLOCK, 1)
+softmax_row(const T *x, T *y, scores s) {
   __shared__ T scratch[WARP];
   for (int64_t row = s.by.first(); row < s.rows; row += s.by.step()) {
     const masked_row<T> from(x, s, row);
@@ -130,7 +131,8 @@ __global__ void softmax_row(const T *x, T *y, scores s) {
 /* dx = y (dy - sum(dy y)) scale, or dy - exp(y) sum(dy); 0 past the limit,
    where nothing is read. */
 template <typename T, bool IS_LOG, int R>
-__global__ void softmax_grad_row(const T *dy, const T *y, T *dx, scores s) {
+__global__ void __launch_bounds__(BLOCK, 1)
+softmax_grad_row(const T *dy, const T *y, T *dx, scores s) {
   __shared__ T scratch[WARP];
   for (int64_t row = s.by.first(); row < s.rows; row += s.by.step()) {
     const stretch all = {row * s.n, (row + 1) * s.n};
@@ -172,7 +174,8 @@ __global__ void softmax_grad_row(const T *dy, const T *y, T *dx, scores s) {
 /* ---- along an earlier dim ------------------------------------------------ */
 
 template <typename T, bool IS_LOG>
-__global__ void softmax_columns(const T *x, T *y, extent e) {
+__global__ void __launch_bounds__(BLOCK)
+softmax_columns(const T *x, T *y, extent e) {
   RP_EACH(i, e.outer * e.inner) {
     int64_t o;
     const int64_t j = divide(i, e.inner, &o);
@@ -191,8 +194,8 @@ __global__ void softmax_columns(const T *x, T *y, extent e) {
 }
 
 template <typename T, bool IS_LOG>
-__global__ void softmax_grad_columns(const T *dy, const T *y, T *dx,
-                                     extent e) {
+__global__ void __launch_bounds__(BLOCK)
+softmax_grad_columns(const T *dy, const T *y, T *dx, extent e) {
   RP_EACH(i, e.outer * e.inner) {
     int64_t o;
     const int64_t j = divide(i, e.inner, &o);

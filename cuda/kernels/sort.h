@@ -59,7 +59,8 @@ struct sorted_keys {
 
 /* Keys is sorted_keys, or the caller's, whose position(i) is i. */
 template <typename Keys>
-__global__ void sort_count(Keys from, sorting s, int shift) {
+__global__ void __launch_bounds__(BLOCK)
+sort_count(Keys from, sorting s, int shift) {
   __shared__ uint32_t counts[DIGITS];
   for (int64_t t = blockIdx.x; t < s.tiles; t += gridDim.x) {
     const int64_t first = t * s.tile;
@@ -101,8 +102,9 @@ __device__ __forceinline__ unsigned same_digit(bool in, uint32_t digit) {
 }
 
 template <typename Keys>
-__global__ void sort_move(Keys from, sorting s, int shift, uint32_t *keys,
-                          uint32_t *positions) {
+__global__ void __launch_bounds__(BLOCK)
+sort_move(Keys from, sorting s, int shift, uint32_t *keys,
+          uint32_t *positions) {
   enum { WARPS = BLOCK / WARP };
   __shared__ uint32_t scratch[WARP], places[WARPS][DIGITS];
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;

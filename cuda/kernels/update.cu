@@ -1,22 +1,14 @@
-/* Updates of leaves, each one launch that passes once over the parameter and
-   its states, with the arithmetic of core/cpu/update.c: what PyTorch computes
-   as Python floats is computed in f64 and rounded once. Numbers and guards are
-   read on the device. Nothing is written once a fault is noted, nor where a
-   guard says no.
-
-   all_finite: an exponent of all ones is a NaN's or an infinity's. */
-#include "kernels/pack.h"
+/* Updates of leaves: one pass over the parameter and its states, as many
+   parameters a launch as their addresses fit into a kernel's arguments, with
+   the arithmetic of core/cpu/update.c: what PyTorch computes as Python floats
+   is computed in f64 and rounded once. Numbers and guards are read on the
+   device. Nothing is written once a fault is noted, nor where a guard says no. */
+#include "kernels/many.h"
 
 namespace rp {
 namespace {
 
-/* Elements go 16 bytes at a time where every array is aligned to that. */
-template <typename T> constexpr int PACK = pack_size<T>();
 template <typename T> using packed_of = pack<T, PACK<T>>;
-
-template <typename... P> bool are_aligned(const P *...pointers) {
-  return (is_aligned(pointers, 16) && ...);
-}
 
 /* Whether an effect may write. */
 struct permit {
@@ -28,18 +20,18 @@ struct permit {
   }
 };
 
-/* The guard is behind the op's own n inputs. */
+/* The guard is the last, behind the op's own n inputs. */
 permit permit_of(const rp_kernel_args *args, int n) {
+  const rp_array *last = &args->in[args->n_in - 1];
+  const bool has = args->n_in > n && last->type.dtype == RP_BOOL;
   return permit{rp_cuda_of(args)->fault,
-                args->n_in > n ? (const uint8_t *)args->in[n].data : nullptr};
+                has ? (const uint8_t *)last->data : nullptr};
 }
 
-/* f.many(p) for each whole pack where `packed`, f.one(i) for the rest. */
-template <typename T, typename F>
-__device__ __forceinline__ void each(int64_t n, bool packed, const F &f) {
-  const int64_t packs = packed ? n / PACK<T> : 0;
-  RP_EACH(p, packs) f.many(p);
-  RP_EACH(i, n - packs * PACK<T>) f.one(packs * PACK<T> + i);
+/* The factor of the gradient is in front of it; NULL: none. */
+const void *factor_of(const rp_kernel_args *args, int n) {
+  return args->n_in > n && args->in[n].type.dtype != RP_BOOL ? args->in[n].data
+                                                            : nullptr;
 }
 
 /* Blocks for n elements, few enough that what each does once is little. */
@@ -50,23 +42,39 @@ dim3 grid_of(const rp_kernel_args *args, int64_t n, int at_a_time) {
   return dim3((unsigned)(blocks < most ? blocks : most));
 }
 
-/* param, grad and S states through rule.step(param, grad, states), which
-   changes all but grad. */
-template <typename T, int S, typename R> struct update {
+/* ---- many at once ----------------------------------------------------------------- */
+
+/* One leaf of a launch, param, with what goes into it: grad, S states and what
+   R::given says. A rule R changes param and states:
+     given, of(args)   what a launch knows of its numbers
+     INPUTS            the op's own inputs; factor and guard are behind them
+     SCALES            whether there may be a factor
+     read(given)       the numbers, by one thread of a block: two powers in f64
+                       are more than the rest of a thread's work
+     step(param, grad, states) */
+template <typename T, int S, typename R> struct piece {
   enum { ROOM = S ? S : 1 };
   T *param;
   const T *grad;
   T *states[ROOM];
-  R rule;
+  typename R::given given;
+  int64_t n;
 
-  __device__ __forceinline__ void one(int64_t i) const {
+  /* A product with 1 is the other factor. */
+  static __device__ __forceinline__ T scaled(T x, T factor) {
+    if constexpr (R::SCALES) return x * factor;
+    else return x;
+  }
+  __device__ __forceinline__ void one(const R &rule, T factor,
+                                      int64_t i) const {
     T p = param[i], s[ROOM] = {};
     for (int k = 0; k < S; k++) s[k] = states[k][i];
-    rule.step(p, grad[i], s);
+    rule.step(p, scaled(grad[i], factor), s);
     param[i] = p;
     for (int k = 0; k < S; k++) states[k][i] = s[k];
   }
-  __device__ __forceinline__ void many(int64_t i) const {
+  __device__ __forceinline__ void many(const R &rule, T factor,
+                                       int64_t i) const {
     typedef packed_of<T> vector;
     vector p = ((const vector *)param)[i], s[ROOM];
     const vector g = ((const vector *)grad)[i];
@@ -75,17 +83,143 @@ template <typename T, int S, typename R> struct update {
     for (int j = 0; j < PACK<T>; j++) {
       T state[ROOM] = {};
       for (int k = 0; k < S; k++) state[k] = s[k].at[j];
-      rule.step(p.at[j], g.at[j], state);
+      rule.step(p.at[j], scaled(g.at[j], factor), state);
       for (int k = 0; k < S; k++) s[k].at[j] = state[k];
     }
     ((vector *)param)[i] = p;
     for (int k = 0; k < S; k++) ((vector *)states[k])[i] = s[k];
   }
+  __device__ __forceinline__ bool is_packed() const {
+    uintptr_t all = (uintptr_t)param | (uintptr_t)grad;
+    for (int k = 0; k < S; k++) all |= (uintptr_t)states[k];
+    return all % 16 == 0;
+  }
+  /* Elements from..from+count-1, by one block; from is a multiple of PACK. */
+  __device__ __forceinline__ void part(const R &rule, T factor,
+                                       int64_t from, int64_t count) const {
+    const int64_t packs = is_packed() ? count / PACK<T> : 0;
+#pragma unroll 1
+    for (int64_t p = threadIdx.x; p < packs; p += BLOCK)
+      many(rule, factor, from / PACK<T> + p);
+#pragma unroll 1
+    for (int64_t i = packs * PACK<T> + threadIdx.x; i < count; i += BLOCK)
+      one(rule, factor, from + i);
+  }
+};
+
+/* Invariant: blocks first[k] .. first[k + 1] - 1 are piece k's, `chunk`
+   elements each. */
+template <typename T, int S, typename R> struct batch {
+  typedef piece<T, S, R> part;
+  enum { MOST = (ARGUMENTS - 64) / (sizeof(part) + sizeof(int)) };
+  part at[MOST];
+  int first[MOST];
+  int n;
+  int64_t chunk;
+  permit allowed;
+  const T *factor; /* NULL: none */
+};
+
+template <typename T, int S, typename R>
+__global__ void __launch_bounds__(BLOCK)
+    update_kernel(const __grid_constant__ batch<T, S, R> b) {
+  __shared__ R rule;
+  if (!b.allowed.holds()) return;
+  const int k = piece_of(b.first, b.n, (int)blockIdx.x);
+  if (threadIdx.x == 0) rule.read(b.at[k].given);
+  __syncthreads();
+  const int64_t from = ((int64_t)blockIdx.x - b.first[k]) * b.chunk;
+  const int64_t rest = b.at[k].n - from;
+  b.at[k].part(rule, b.factor ? *b.factor : (T)1, from,
+               rest < b.chunk ? rest : b.chunk);
+}
+
+/* Collects leaves until a launch is full, or has another guard or factor. */
+template <typename T, int S, typename R> class updates {
+  typedef batch<T, S, R> launched;
+  static_assert(sizeof(launched) <= ARGUMENTS &&
+                    (int)launched::MOST <= (int)MOST_PIECES, "");
+  const rp_kernel_args *first = nullptr; /* of this launch */
+  int64_t total = 0;
+  launched b;
+
+public:
+  updates() { b.n = 0; }
+
+  rp_status add(const rp_kernel_args *args) {
+    const permit allowed = permit_of(args, R::INPUTS);
+    const T *factor = (const T *)factor_of(args, R::INPUTS);
+    const int64_t n = rp_type_count(&args->in[0].type);
+    if (n == 0) return RP_OK;
+    rp_status status = RP_OK;
+    if (b.n == launched::MOST ||
+        (b.n && (b.allowed.guard != allowed.guard || b.factor != factor)))
+      status = run();
+    if (b.n == 0) first = args;
+    b.allowed = allowed;
+    b.factor = factor;
+    typename launched::part &p = b.at[b.n++];
+    p.param = (T *)args->in[0].data;
+    p.grad = (const T *)args->in[1].data;
+    for (int k = 0; k < S; k++) p.states[k] = (T *)args->in[2 + k].data;
+    p.given = R::of(args);
+    p.n = n;
+    total += n;
+    return status;
+  }
+
+  /* Blocks of equal work, few enough that what each does once is little. */
+  rp_status run() {
+    if (b.n == 0) return RP_OK;
+    const int64_t most = (int64_t)rp_cuda_of(first)->multiprocessors * 16;
+    const int64_t unit = (int64_t)BLOCK * PACK<T>;
+    b.chunk = ((total + most - 1) / most + unit - 1) / unit * unit;
+    int64_t blocks = 0;
+    for (int k = 0; k < b.n; k++) {
+      b.first[k] = (int)blocks;
+      blocks += (b.at[k].n + b.chunk - 1) / b.chunk;
+    }
+    const rp_status status =
+        launch(first, R::NAME, update_kernel<T, S, R>, dim3((unsigned)blocks),
+               dim3(BLOCK), 0, b);
+    b.n = 0;
+    total = 0;
+    return status;
+  }
+};
+
+template <typename T, int S, typename R>
+rp_status run_updates(const rp_kernel_args *args, int32_t n) {
+  updates<T, S, R> all;
+  rp_status status = RP_OK;
+  for (int32_t i = 0; i < n && status == RP_OK; i++) status = all.add(&args[i]);
+  return status == RP_OK ? all.run() : status;
+}
+
+template <typename T, int S, typename R>
+rp_status run_update(const rp_kernel_args *args) {
+  return run_updates<T, S, R>(args, 1);
+}
+
+template <typename T, int S, typename R>
+rp_kernel update_row(const char *name, rp_dtype dtype) {
+  return row(name, dtype, run_update<T, S, R>, nullptr, nullptr,
+             run_updates<T, S, R>);
+}
+
+/* Behind S states, the numbers. */
+template <int S> struct optimizer_rule {
+  enum { INPUTS = 3 + S, SCALES = 1 };
+  static constexpr const char *NAME = "update";
+  typedef const double *given;
+  static given of(const rp_kernel_args *args) {
+    return (const double *)args->in[2 + S].data;
+  }
 };
 
 /* ---- sgd, sgd_momentum, adam, adamw -------------------------------------------- */
 
-template <typename T> struct sgd_rule {
+template <typename T> struct sgd_rule : optimizer_rule<0> {
   T lr, weight_decay;
   __device__ __forceinline__ void read(const double *given) {
     lr = (T)given[0], weight_decay = (T)given[1];
@@ -96,7 +230,7 @@ template <typename T> struct sgd_rule {
 };
 
 /* v = keep v + take g; param -= lr (look g + v reach). */
-template <typename T> struct momentum_rule {
+template <typename T> struct momentum_rule : optimizer_rule<1> {
   T lr, weight_decay, keep, take, look, reach;
   __device__ __forceinline__ void read(const double *given) {
     const bool first = given[5] == 1, nesterov = given[4] != 0;
@@ -124,7 +258,7 @@ __device__ __forceinline__ T between(T from, T to, T weight) {
                          : to - (to - from) * (1 - weight);
 }
 
-template <typename T, bool DECOUPLED> struct adam_rule {
+template <typename T, bool DECOUPLED> struct adam_rule : optimizer_rule<2> {
   T shrink, weight_decay, take1, keep2, take2, root2, eps, rate;
   __device__ __forceinline__ void read(const double *given) {
     const double lr = given[0], beta1 = given[1], beta2 = given[2],
@@ -149,41 +283,16 @@ template <typename T, bool DECOUPLED> struct adam_rule {
   }
 };
 
-/* One thread of a block reads the numbers: two powers in f64 are more than the
-   rest of a thread's work. */
-template <typename T, int S, typename R>
-__global__ void __launch_bounds__(BLOCK)
-    update_kernel(update<T, S, R> u, const double *numbers, permit allowed,
-                  int64_t n, bool packed) {
-  __shared__ R rule;
-  if (!allowed.holds()) return;
-  if (threadIdx.x == 0) rule.read(numbers);
-  __syncthreads();
-  u.rule = rule;
-  each<T>(n, packed, u);
-}
+/* ---- accumulate, running_update, assign ---------------------------------------- */
 
-template <typename T, int S, typename R>
-rp_status run_update(const rp_kernel_args *args) {
-  const int64_t n = rp_type_count(&args->in[0].type);
-  if (n == 0) return RP_OK;
-  update<T, S, R> u = {};
-  u.param = (T *)args->in[0].data;
-  u.grad = (const T *)args->in[1].data;
-  bool packed = are_aligned(u.param, u.grad);
-  for (int k = 0; k < S; k++) {
-    u.states[k] = (T *)args->in[2 + k].data;
-    packed = packed && are_aligned(u.states[k]);
-  }
-  return launch(args, "update", update_kernel<T, S, R>,
-                grid_of(args, n, packed ? PACK<T> : 1), dim3(BLOCK), 0, u,
-                (const double *)args->in[2 + S].data, permit_of(args, 3 + S), n,
-                packed);
-}
-
-/* ---- accumulate, running_update ------------------------------------------------ */
+struct nothing {};
 
 template <typename T> struct sum_rule {
+  enum { INPUTS = 2, SCALES = 0 };
+  static constexpr const char *NAME = "accumulate";
+  typedef nothing given;
+  static given of(const rp_kernel_args *) { return {}; }
+  __device__ __forceinline__ void read(given) {}
   __device__ __forceinline__ void step(T &leaf, T x, T (&)[1]) const {
     leaf += x;
   }
@@ -191,45 +300,33 @@ template <typename T> struct sum_rule {
 
 /* In f64, as the CPU's. */
 template <typename T> struct running_rule {
-  double keep, take;
+  enum { INPUTS = 2, SCALES = 0 };
+  static constexpr const char *NAME = "running_update";
+  struct given {
+    double keep, take;
+  };
+  static given of(const rp_kernel_args *args) {
+    return {1 - args->reals[0], args->reals[0] * args->reals[1]};
+  }
+  given numbers;
+  __device__ __forceinline__ void read(given from) { numbers = from; }
   __device__ __forceinline__ void step(T &leaf, T x, T (&)[1]) const {
-    leaf = (T)(keep * leaf + take * x);
+    leaf = (T)(numbers.keep * leaf + numbers.take * x);
   }
 };
 
-template <typename T, typename R>
-__global__ void __launch_bounds__(BLOCK)
-    write_kernel(update<T, 0, R> u, permit allowed, int64_t n, bool packed) {
-  if (allowed.holds()) each<T>(n, packed, u);
-}
-
-template <typename T, typename R>
-rp_status run_write(const rp_kernel_args *args, const char *name, R rule) {
-  const int64_t n = rp_type_count(&args->in[0].type);
-  if (n == 0) return RP_OK;
-  update<T, 0, R> u = {};
-  u.param = (T *)args->in[0].data;
-  u.grad = (const T *)args->in[1].data;
-  u.rule = rule;
-  const bool packed = are_aligned(u.param, u.grad);
-  return launch(args, name, write_kernel<T, R>,
-                grid_of(args, n, packed ? PACK<T> : 1), dim3(BLOCK), 0, u,
-                permit_of(args, 2), n, packed);
-}
-
-template <typename T> rp_status run_accumulate(const rp_kernel_args *args) {
-  return run_write<T>(args, "accumulate", sum_rule<T>{});
-}
-
-template <typename T> rp_status run_running(const rp_kernel_args *args) {
-  return run_write<T>(args, "running_update",
-                      running_rule<T>{1 - args->reals[0],
-                                      args->reals[0] * args->reals[1]});
-}
-
-/* ---- assign ---------------------------------------------------------------------- */
-
 /* W holds an element's bytes, whatever dtype they are of. */
+template <typename W> struct copy_rule {
+  enum { INPUTS = 2, SCALES = 0 };
+  static constexpr const char *NAME = "assign";
+  typedef nothing given;
+  static given of(const rp_kernel_args *) { return {}; }
+  __device__ __forceinline__ void read(given) {}
+  __device__ __forceinline__ void step(W &leaf, W x, W (&)[1]) const {
+    leaf = x;
+  }
+};
+
 template <typename W>
 __global__ void __launch_bounds__(BLOCK)
     assign_kernel(W *leaf, const W *x, walk<1> w, permit allowed) {
@@ -242,94 +339,47 @@ __global__ void __launch_bounds__(BLOCK)
 }
 
 template <typename W>
-rp_status run_assign_as(const rp_kernel_args *args, const walk<1> &w) {
-  return launch(args, "assign", assign_kernel<W>, grid_of(args, w.count, 1),
-                dim3(BLOCK), 0, (W *)args->in[0].data,
-                (const W *)args->in[1].data, w, permit_of(args, 2));
+rp_status run_assigns(const rp_kernel_args *args, int32_t n) {
+  updates<W, 0, copy_rule<W>> all;
+  rp_status status = RP_OK;
+  for (int32_t i = 0; i < n && status == RP_OK; i++) {
+    const rp_array *leaf = &args[i].in[0], *x = &args[i].in[1];
+    const walk<1> w = walk_over<1>(&leaf->type, {x});
+    if (w.count == 0 || leaf->data == x->data) continue;
+    status = w.flat ? all.add(&args[i])
+                    : launch(&args[i], copy_rule<W>::NAME, assign_kernel<W>,
+                             grid_of(&args[i], w.count, 1), dim3(BLOCK), 0,
+                             (W *)leaf->data, (const W *)x->data, w,
+                             permit_of(&args[i], 2));
+  }
+  return status == RP_OK ? all.run() : status;
 }
 
-rp_status run_assign(const rp_kernel_args *args) {
-  const rp_array *leaf = &args->in[0], *x = &args->in[1];
-  walk<1> w = walk_over<1>(&leaf->type, {x});
-  if (w.count == 0 || leaf->data == x->data) return RP_OK;
-  const int64_t size = (int64_t)rp_dtype_size((rp_dtype)leaf->type.dtype);
-  if (w.flat && w.count * size % 16 == 0 &&
-      are_aligned((const char *)leaf->data, (const char *)x->data)) {
-    w.count = w.count * size / 16;
-    return run_assign_as<int4>(args, w);
-  }
-  switch (size) {
-    case 1: return run_assign_as<uint8_t>(args, w);
-    case 2: return run_assign_as<uint16_t>(args, w);
-    case 4: return run_assign_as<uint32_t>(args, w);
-    default: return run_assign_as<uint64_t>(args, w);
-  }
+template <typename W> rp_status run_assign(const rp_kernel_args *args) {
+  return run_assigns<W>(args, 1);
 }
 
-/* ---- all_finite -------------------------------------------------------------------- */
-
-__global__ void yes_kernel(uint8_t *answer) { *answer = 1; }
-
-/* Whoever finds one says so: all write the same byte. W: an element's bits,
-   MASK: its exponent's. */
-template <typename W, W MASK> struct finite_search {
-  const W *x;
-  uint8_t *answer;
-  __device__ __forceinline__ void one(int64_t i) const {
-    if ((x[i] & MASK) == MASK) *answer = 0;
-  }
-  __device__ __forceinline__ void many(int64_t i) const {
-    const packed_of<W> some = ((const packed_of<W> *)x)[i];
-    bool bad = false;
-#pragma unroll
-    for (int j = 0; j < PACK<W>; j++) bad |= (some.at[j] & MASK) == MASK;
-    if (bad) *answer = 0;
-  }
-};
-
-template <typename W, W MASK>
-__global__ void __launch_bounds__(BLOCK)
-    finite_kernel(finite_search<W, MASK> search, int64_t n, bool packed) {
-  each<W>(n, packed, search);
-}
-
-template <typename W, W MASK>
-rp_status run_all_finite(const rp_kernel_args *args) {
-  const int64_t n = rp_type_count(&args->in[0].type);
-  const finite_search<W, MASK> search = {(const W *)args->in[0].data,
-                                         (uint8_t *)args->out[0].data};
-  const rp_status status = launch(args, "all_finite", yes_kernel, dim3(1),
-                                  dim3(1), 0, search.answer);
-  if (status != RP_OK || n == 0) return status;
-  const bool packed = are_aligned(search.x);
-  return launch(args, "all_finite", finite_kernel<W, MASK>,
-                grid_of(args, n, packed ? PACK<W> : 1), dim3(BLOCK), 0, search,
-                n, packed);
+template <typename W> rp_kernel assign_row(rp_dtype dtype) {
+  return row("assign", dtype, run_assign<W>, nullptr, nullptr, run_assigns<W>);
 }
 
 } // namespace
 
 RP_ROWS(update,
-        row("sgd", RP_F32, run_update<float, 0, sgd_rule<float>>),
-        row("sgd", RP_F64, run_update<double, 0, sgd_rule<double>>),
-        row("sgd_momentum", RP_F32,
-            run_update<float, 1, momentum_rule<float>>),
-        row("sgd_momentum", RP_F64,
-            run_update<double, 1, momentum_rule<double>>),
-        row("adam", RP_F32, run_update<float, 2, adam_rule<float, false>>),
-        row("adam", RP_F64, run_update<double, 2, adam_rule<double, false>>),
-        row("adamw", RP_F32, run_update<float, 2, adam_rule<float, true>>),
-        row("adamw", RP_F64, run_update<double, 2, adam_rule<double, true>>),
-        row("accumulate", RP_F32, run_accumulate<float>),
-        row("accumulate", RP_F64, run_accumulate<double>),
-        row("running_update", RP_F32, run_running<float>),
-        row("running_update", RP_F64, run_running<double>),
-        row("assign", RP_F32, run_assign), row("assign", RP_F64, run_assign),
-        row("assign", RP_BF16, run_assign), row("assign", RP_I32, run_assign),
-        row("assign", RP_I64, run_assign), row("assign", RP_BOOL, run_assign),
-        row("all_finite", RP_F32, run_all_finite<uint32_t, 0x7f800000u>),
-        row("all_finite", RP_F64,
-            run_all_finite<uint64_t, 0x7ff0000000000000u>),
-        row("all_finite", RP_BF16, run_all_finite<uint16_t, 0x7f80u>));
+        update_row<float, 0, sgd_rule<float>>("sgd", RP_F32),
+        update_row<double, 0, sgd_rule<double>>("sgd", RP_F64),
+        update_row<float, 1, momentum_rule<float>>("sgd_momentum", RP_F32),
+        update_row<double, 1, momentum_rule<double>>("sgd_momentum", RP_F64),
+        update_row<float, 2, adam_rule<float, false>>("adam", RP_F32),
+        update_row<double, 2, adam_rule<double, false>>("adam", RP_F64),
+        update_row<float, 2, adam_rule<float, true>>("adamw", RP_F32),
+        update_row<double, 2, adam_rule<double, true>>("adamw", RP_F64),
+        update_row<float, 0, sum_rule<float>>("accumulate", RP_F32),
+        update_row<double, 0, sum_rule<double>>("accumulate", RP_F64),
+        update_row<float, 0, running_rule<float>>("running_update", RP_F32),
+        update_row<double, 0, running_rule<double>>("running_update", RP_F64),
+        assign_row<uint32_t>(RP_F32), assign_row<uint64_t>(RP_F64),
+        assign_row<uint16_t>(RP_BF16), assign_row<uint32_t>(RP_I32),
+        assign_row<uint64_t>(RP_I64), assign_row<uint8_t>(RP_BOOL));
 
 } // namespace rp

@@ -2,15 +2,18 @@
 -- and keeps weights, statistics and losses in f32. The casts are recipes like
 -- any other; gradients of f32 weights are f32 and were never bf16.
 
-local binding = require 'reprise.ffi'
 local failure = require 'reprise.failure'
-
-local C, ctx = binding.C, binding.ctx
+local modes = require 'reprise.modes'
 
 local function restore(before, ok, ...)
-  C.rp_autocast(ctx, before)
+  modes.set_autocast(before)
   if ok then return ... end
   return failure.again((...))
+end
+
+local function under(on, fn, ...)
+  modes.set_autocast(on)
+  return fn(...)
 end
 
 local names = {[false] = false, bf16 = true}
@@ -30,7 +33,11 @@ return function(dtype, fn, ...)
   if fn ~= nil and type(fn) ~= 'function' then
     failure.raise('[autocast] a function that records is wanted, not %s', type(fn))
   end
-  local before = C.rp_autocast(ctx, on)
-  if fn == nil then return before and 'bf16' or false end
-  return restore(before, pcall(fn, ...))
+  local before = modes.autocast
+  if fn == nil then
+    modes.set_autocast(on)
+    return before and 'bf16' or false
+  end
+  if modes.may_yield() then return modes.apart(under, on, fn, ...) end
+  return restore(before, pcall(under, on, fn, ...))
 end

@@ -110,6 +110,22 @@ local function check(status)
   if status ~= C.RP_OK then error(ffi.string(C.rp_message(binding.ctx)), 0) end
 end
 
+local function leave_out(plan, spec, reason)
+  check(C.rp_plan_front_leave_out(plan, spec, tostring(reason)))
+end
+
+--- Tells the core of a strategy's answer; of one that is none, why.
+local function offer(plan, graph, spec, answer)
+  if answer.program ~= nil then
+    local ok, steps, n = pcall(segments.program, answer.program, #graph.nodes)
+    if not ok then return leave_out(plan, spec, steps) end
+    return check(C.rp_plan_front_offer_program(plan, spec, steps, n))
+  end
+  local ok, flat = pcall(segments.flatten, answer, graph.n_forward)
+  if not ok then return leave_out(plan, spec, flat) end
+  return check(C.rp_plan_front_offer(plan, spec, flat.array, flat.n))
+end
+
 --- greedy's plans, where one takes a few milliseconds to simulate; greedy heeds
 -- no marks, whose segments a front must keep.
 local function offer_evictions(plan, graph)
@@ -121,8 +137,7 @@ local function offer_evictions(plan, graph)
   local ladder = rungs.ladder(graph, model)
   for _, search in ipairs {rungs.points, rungs.between} do
     for _, point in ipairs(search(graph, model, ladder)) do
-      local steps, n = segments.program(point.answer.program, #graph.nodes)
-      check(C.rp_plan_front_offer_program(plan, steps, n))
+      offer(plan, graph, 'greedy', point.answer)
     end
   end
 end
@@ -135,13 +150,17 @@ function candidates.offer(plan, graph)
     local runs = runs_of(spec, graph)
     local affordable = runs <= math.min(left, RUNS_OF_ONE)
     local ok, answer = pcall(affordable and ckpt.parse(spec).apply or error, graph)
-    if ok and #answer > 0 then
+    if ok and (answer.program or #answer > 0) then
       left = left - runs
-      local flat = segments.flatten(answer, graph.n_forward)
-      check(C.rp_plan_front_offer(plan, flat.array, flat.n))
+      offer(plan, graph, spec, answer)
     end
   end
-  offer_evictions(plan, graph)
+  local ok, reason = pcall(offer_evictions, plan, graph)
+  if not ok then
+    -- Without memory there is no front; it can be asked for again.
+    if C.rp_last_status(binding.ctx) == C.RP_NOMEM then error(reason, 0) end
+    leave_out(plan, 'greedy', reason)
+  end
 end
 
 return candidates

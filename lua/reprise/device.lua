@@ -98,7 +98,10 @@ device.cuda = cuda
 local function count()
   local n = C.rp_device_count(ctx, 'cuda')
   if n < 0 then return 0, ffi.string(C.rp_message(ctx)) end
-  if n == 0 then return 0, '[device] cuda: there is no device, or no driver for it' end
+  -- What is missing is said when one is asked for.
+  if n == 0 and C.rp_device_open(ctx, 'cuda') < 0 then
+    return 0, ffi.string(C.rp_message(ctx))
+  end
   return n
 end
 
@@ -115,10 +118,20 @@ function cuda.device_count()
   return (count())
 end
 
+--- The slot of a CUDA device; the first when nothing is named.
+---@param name string?
+---@param where string
+---@return integer
+function device.cuda_slot(name, where)
+  local slot = device.slot(name or 'cuda', where)
+  if slot == 0 then failure.raise("[%s] '%s' is no CUDA device", where, name) end
+  return slot
+end
+
 local info = ffi.new 'rp_device_info'
 
 local function describe(name, where)
-  failure.check(C.rp_device_describe(ctx, device.slot(name or 'cuda', where), info))
+  failure.check(C.rp_device_describe(ctx, device.cuda_slot(name, where), info))
   return info
 end
 
@@ -142,13 +155,13 @@ end
 ---@param on boolean
 ---@param name string?
 function cuda.graphs(on, name)
-  return C.rp_device_record(ctx, device.slot(name or 'cuda', 'cuda.graphs'), on and true or false)
+  return C.rp_device_record(ctx, device.cuda_slot(name, 'cuda.graphs'), on and true or false)
 end
 
 --- Waits until everything has run; raises what went wrong on the device since.
 ---@param name string?
 function cuda.synchronize(name)
-  failure.check(C.rp_synchronize(ctx, device.slot(name or 'cuda', 'cuda.synchronize')))
+  failure.check(C.rp_synchronize(ctx, device.cuda_slot(name, 'cuda.synchronize')))
 end
 
 return device

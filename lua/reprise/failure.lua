@@ -8,16 +8,23 @@ local inside = '@' .. binding.root
 
 local failure = {}
 
---- The stack level, counted from its caller, of the first Lua function that
--- is not this module's.
-local function user_level()
-  local level = 2
+--- The coroutine whose stack goes on below that of one that we made.
+---@type table<thread, thread>
+failure.callers = setmetatable({}, {__mode = 'k'})
+
+--- 'file:line: ' of the first Lua function that is not this module's.
+local function position()
+  local level, thread = 2, nil
   while true do
-    local info = debug.getinfo(level, 'S')
-    -- None: a tail call was the first thing in a coroutine.
-    if not info then return 0 end
-    if info.what ~= 'C' and info.source:sub(1, #inside) ~= inside then
-      return level - 1
+    local info
+    if thread then info = debug.getinfo(thread, level, 'Sl')
+    else info = debug.getinfo(level, 'Sl') end
+    if not info then
+      thread, level = failure.callers[thread or coroutine.running()], -1
+      -- None: a tail call was the first thing in a coroutine.
+      if not thread then return '' end
+    elseif info.what ~= 'C' and info.source:sub(1, #inside) ~= inside then
+      return ('%s:%d: '):format(info.short_src, info.currentline)
     end
     level = level + 1
   end
@@ -29,13 +36,13 @@ end
 ---@return never
 function failure.raise(text, ...)
   if select('#', ...) > 0 then text = text:format(...) end
-  error(text, user_level())
+  error(position() .. text, 0)
 end
 
 --- Raises the last failed C call's message at the caller's line.
 ---@return never
 function failure.from_core()
-  error(ffi.string(C.rp_message(ctx)), user_level())
+  error(position() .. ffi.string(C.rp_message(ctx)), 0)
 end
 
 --- Checks a C call's status.

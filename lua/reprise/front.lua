@@ -15,6 +15,11 @@ local C, ctx = binding.C, binding.ctx
 ---@field seconds number      of a step, predicted
 ---@field answer table       what a strategy returns to get this plan
 
+---@class reprise.Front: reprise.FrontPoint[]
+---@field none_bytes integer    the peak of `none`
+---@field chain reprise.FrontChain
+---@field left_out string[]     candidates that are no plans, each with the reason
+
 ---@class reprise.FrontChain how the blocks were solved
 ---@field n_blocks integer
 ---@field n_solved integer    less where neighbours were merged
@@ -50,9 +55,8 @@ local function answer(point)
 end
 
 --- The front of a counted C plan, whose graph it is; an error text without
--- position on failure. `none_bytes` of it is the peak of `none`, `chain` a
--- reprise.FrontChain.
----@return reprise.FrontPoint[]
+-- position on failure.
+---@return reprise.Front
 return function(plan, graph)
   if not C.rp_plan_has_front(plan) then candidates.offer(plan, graph) end
   local n = C.rp_plan_front(plan)
@@ -75,5 +79,11 @@ return function(plan, graph)
     n_kinds = chain.n_kinds, slots = chain.slots,
     lost_time = chain.lost_time, lost_memory = chain.lost_memory,
   }
+  points.left_out = {}
+  local text = C.rp_plan_front_left_out(plan, 0)
+  while text ~= nil do
+    points.left_out[#points.left_out + 1] = ffi.string(text)
+    text = C.rp_plan_front_left_out(plan, #points.left_out)
+  end
   return points
 end

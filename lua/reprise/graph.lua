@@ -46,7 +46,7 @@ local C = binding.C
 ---@field layers reprise.GraphSpan[]
 ---@field blocks reprise.GraphSpan[]
 ---@field persistent_bytes integer  of the step, whatever the strategy
----@field front fun(): reprise.FrontPoint[]  the time-memory front
+---@field front fun(): reprise.Front  the time-memory front
 ---@field evaluate fun(answer: table): integer, number  exact peak in bytes and
 -- predicted seconds of what a strategy may return
 

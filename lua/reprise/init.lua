@@ -22,6 +22,7 @@ local scope = require 'reprise.scope'
 local tensor = require 'reprise.tensor'
 local trace = require 'reprise.trace'
 local values = require 'reprise.values'
+require 'reprise.usage'
 local watch = require 'reprise.watch'
 require 'reprise.print'
 require 'reprise.inspect'
@@ -69,6 +70,7 @@ rp.detect_anomaly = watch.detect_anomaly
 rp.verify_replay = watch.verify_replay
 
 rp.fusion = plan.fusion
+rp.gathering = plan.gathering
 
 rp.save = safetensors.save
 rp.load = safetensors.load

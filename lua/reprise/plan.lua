@@ -6,7 +6,9 @@ local failure = require 'reprise.failure'
 local graph_of = require 'reprise.graph'
 local report = require 'reprise.report.plan'
 local summary = require 'reprise.report.summary'
+local device = require 'reprise.device'
 local tensor = require 'reprise.tensor'
+local usage = require 'reprise.usage'
 
 local C = binding.C
 
@@ -25,6 +27,7 @@ local C = binding.C
 ---@field workspace_bytes integer
 ---@field other_bytes integer
 ---@field peak_instruction integer   1-based
+---@field device string             where it runs
 ---@field n_instructions integer
 ---@field n_runs integer
 ---@field n_replays integer
@@ -63,6 +66,18 @@ function plan.fusion(on)
   return C.rp_fusion_enable(binding.ctx, on)
 end
 
+--- Whether programs planned from here on let updates of parameters wait for each
+-- other, to be handed over together, where the device gains by it and no byte of the
+-- peak is lost: true at first. Values are the same to the last bit.
+---@param on boolean
+---@return boolean before  the setting so far
+function plan.gathering(on)
+  if type(on) ~= 'boolean' then
+    failure.raise('[gathering] true or false is wanted, not %s', tostring(on))
+  end
+  return C.rp_gathering_enable(binding.ctx, on)
+end
+
 --- The Lua plan of a counted C plan, which it holds.
 ---@return reprise.Plan
 function plan.new(ptr, strategy)
@@ -73,6 +88,7 @@ function plan.new(ptr, strategy)
   for i, role in ipairs(roles) do
     self.role_bytes[role] = tonumber(info.role_bytes[i - 1])
   end
+  self.device = device.name(info.device)
   self.peak_instruction = info.peak_instruction + 1
   self.recompute_fraction = self.forward_seconds > 0 and
     self.replay_seconds / self.forward_seconds or 0
@@ -105,14 +121,18 @@ function Plan:segments()
   return list
 end
 
---- The program: {run = node} or {free = node, output = k}, with replay and
--- live_bytes (in the arena once it has run).
+--- The program: {run = node} or {free = node, output = k}, with replay, joins (an
+-- update handed over together with the one before) and live_bytes (in the arena
+-- once it has run).
 ---@return table[]
 function Plan:instructions()
   local list, out = {}, ffi.new 'rp_instruction_info'
   for i = 0, self.n_instructions - 1 do
     failure.check(C.rp_plan_instruction(self.ptr, i, out))
-    local entry = {replay = out.replay, light = out.light, live_bytes = tonumber(out.live_bytes)}
+    local entry = {
+      replay = out.replay, light = out.light, joins = out.joins,
+      live_bytes = tonumber(out.live_bytes),
+    }
     if out.opcode == C.RP_OP_RUN then
       entry.run = out.node + 1
     else
@@ -162,15 +182,30 @@ function Plan:measured_peak()
   return tonumber(C.rp_plan_measured_peak(self.ptr))
 end
 
---- Seconds that the last run took.
+--- Seconds that the last run took where it ran; on a device, this waits for it.
 ---@return number
 function Plan:measured_seconds()
   return C.rp_plan_measured_seconds(self.ptr)
 end
 
+--- Seconds until the last run had been handed over to its device; on the CPU,
+-- what it took.
+---@return number
+function Plan:launch_seconds()
+  return C.rp_plan_launch_seconds(self.ptr)
+end
+
+--- What is in use on its device by now; nil on the CPU.
+---@return reprise.DeviceUsage?
+function Plan:usage()
+  return usage.of(self.device)
+end
+
 --- The report: the peak, what it is made of, what is recomputed.
 function Plan.__tostring(self)
-  return report.text(summary.of(self))
+  local whole = summary.of(self)
+  if C.rp_plan_has_front(self.ptr) then whole.left_out = self:front().left_out end
+  return report.text(whole)
 end
 
 return plan

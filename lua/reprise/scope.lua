@@ -1,51 +1,43 @@
 --- Where nodes are recorded: scopes, layers, checkpointed segments.
 --
 -- The core has one present place. Every call here saves it, changes it and
--- puts it back; only the outermost call guards against errors, for what it
--- puts back repairs all that happened inside.
+-- puts it back, whatever happens inside.
 
 local binding = require 'reprise.ffi'
 local failure = require 'reprise.failure'
+local modes = require 'reprise.modes'
 local tensor = require 'reprise.tensor'
 
 local C, ctx = binding.C, binding.ctx
 
 local scope = {}
 
-local depth = 0       -- calls under way
-local current = nil   -- the innermost module among them
-
 --- The innermost module whose forward is running.
 function scope.current()
-  return current
+  return modes.module
 end
 
-local function leave(place, old_depth, old_current, ...)
+local function leave(place, module, ok, ...)
   C.rp_place_set(ctx, place)
-  depth, current = old_depth, old_current
-  return ...
-end
-
-local function inner(enter, argument, module, fn, ...)
-  local place, old_depth, old_current = C.rp_place_get(ctx), depth, current
-  depth = depth + 1
-  enter(argument)
-  if module then current = module end
-  return leave(place, old_depth, old_current, fn(...))
-end
-
-local function settle(place, ok, ...)
+  modes.module = module
   if ok then return ... end
-  C.rp_place_set(ctx, place)
-  depth, current = 0, nil
   return failure.again((...))
+end
+
+local function entered(enter, argument, module, fn, ...)
+  enter(argument)
+  if module then modes.module = module end
+  return fn(...)
 end
 
 --- fn(...) at the place that enter(argument) goes to; `module` becomes the
 -- current one when given. Returns what fn returns.
 function scope.call(enter, argument, module, fn, ...)
-  if depth > 0 then return inner(enter, argument, module, fn, ...) end
-  return settle(C.rp_place_get(ctx), pcall(inner, enter, argument, module, fn, ...))
+  if modes.may_yield() then
+    return modes.apart(entered, enter, argument, module, fn, ...)
+  end
+  return leave(C.rp_place_get(ctx), modes.module,
+    pcall(entered, enter, argument, module, fn, ...))
 end
 
 --- Appends a name to the present scope.
@@ -113,7 +105,7 @@ local function saves_nothing()
   if not scope.recording_gradients() then
     failure.notice_once('rp.checkpoint inside rp.no_grad saves nothing: no ' ..
       'value is kept for a backward there; call the function directly')
-  elseif current and current.training == false then
+  elseif modes.module and modes.module.training == false then
     failure.notice_once('rp.checkpoint in a model in eval mode: if no ' ..
       'backward follows it saves nothing, and rp.no_grad is what saves ' ..
       'memory there; for training call model:train() first')
@@ -179,27 +171,28 @@ function scope.checkpoint_sequential(fns, segments, ...)
   return in_segments(fns, segments, ...)
 end
 
-local recording = true
-
 --- Whether new nodes record gradients.
 function scope.recording_gradients()
-  return recording
+  return modes.recording
 end
 
 local function restore(before, ok, ...)
-  recording = before
-  C.rp_grad_enable(ctx, before)
+  modes.set_recording(before)
   if ok then return ... end
   return failure.again((...))
+end
+
+local function without(fn, ...)
+  modes.set_recording(false)
+  return fn(...)
 end
 
 --- fn(...) without recording gradients. Returns what fn returns.
 ---@param fn function
 function scope.no_grad(fn, ...)
   if fn == nil then failure.raise('[no_grad] a function is wanted: rp.no_grad(fn)') end
-  local before = C.rp_grad_enable(ctx, false)
-  recording = false
-  return restore(before, pcall(fn, ...))
+  if modes.may_yield() then return modes.apart(without, fn, ...) end
+  return restore(modes.recording, pcall(without, fn, ...))
 end
 
 local tapped = {}

@@ -349,10 +349,13 @@ static void a_refused_allocation_changes_nothing(void **state) {
 /* A front's points, summed up; -1 when it was refused for want of memory. */
 static double front_of(rp_context *ctx, rp_plan *plan) {
   const rp_segment whole = {.first = 0, .last = 3, .parent = -1};
+  const rp_segment wrong = {.first = 3, .last = 1, .parent = -1};
   double sum = 0;
-  if (rp_plan_front_offer(plan, &whole, 1) != RP_OK) return -1;
+  if (rp_plan_front_offer(plan, "wrong", &wrong, 1) != RP_OK) return -1;
+  if (rp_plan_front_offer(plan, "whole", &whole, 1) != RP_OK) return -1;
   const int n = rp_plan_front(plan);
   if (n < 0) return -1;
+  assert_non_null(strstr(rp_plan_front_left_out(plan, 0), "wrong: "));
   for (int i = 0; i < n; i++) {
     rp_front_point point;
     assert_int_equal(rp_plan_front_point(plan, i, &point), RP_OK);

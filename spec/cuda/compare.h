@@ -37,6 +37,12 @@ result run_cuda(book &b, rp_cuda_device *device, const call &c,
 std::string compare(book &b, rp_cuda_device *device, const call &c,
                     unsigned again = 3);
 
+/* "" or what is wrong with the row of these cases, one or more, when it runs
+   all of them at once, several times over (rp_kernel.run_many, where it has
+   that): with the bits of each alone. */
+std::string compare_many(book &b, rp_cuda_device *device,
+                         std::vector<call> all);
+
 } // namespace cases
 
 #endif

@@ -51,6 +51,7 @@ void check_row(const std::string &op, rp_dtype dtype, counts &total) {
     return;
   }
   cases::book book;
+  std::vector<cases::call> all;
   int failures = 0, n = 0, met = 0;
   for (const cases::call &c : book.of(op, dtype)) {
     if (cases::row_dtype(c) != dtype) continue;
@@ -59,6 +60,7 @@ void check_row(const std::string &op, rp_dtype dtype, counts &total) {
     fflush(stdout);
     const std::string wrong = check_case(book, c, n);
     n++;
+    all.push_back(c);
     if (wrong.empty()) continue;
     failures++;
     printf("not ok %s %s: %s (%s)\n", op.c_str(), name, wrong.c_str(),
@@ -67,6 +69,14 @@ void check_row(const std::string &op, rp_dtype dtype, counts &total) {
   if (n == 0) {
     failures++;
     printf("not ok %s %s: the table has no case\n", op.c_str(), name);
+  }
+  if (failures == 0 && !table_alone) {
+    const std::string wrong = cases::compare_many(book, open_device(), all);
+    if (!wrong.empty()) {
+      failures++;
+      printf("not ok %s %s, many at once: %s\n", op.c_str(), name,
+             wrong.c_str());
+    }
   }
   if (failures == 0) printf("ok %s %s, %d cases\n", op.c_str(), name, n);
   failures == 0 ? total.right++ : total.wrong++;

@@ -91,6 +91,7 @@ void pairs(writer &w, const real_list &reals, fill f, fill g, bool mixes) {
   const int other = w.dtype == RP_BF16 ? RP_F32 : RP_BF16;
   w.add({w.leaf({7, 33}, f), w.leaf({7, 33}, g, other)}, {}, reals, "mixed");
   w.add({w.leaf({5, 7}, f), w.leaf({7}, g, other)}, {}, reals, "mixed");
+  w.add({w.leaf({9, 64}, f), w.leaf({64}, g, other)}, {}, reals, "mixed");
   w.add({w.view(lie::offset, {65, 130}, f),
          w.view(lie::offset, {65, 130}, g, other)}, {}, reals, "mixed");
   if (w.dtype == RP_BF16)
@@ -278,6 +279,23 @@ void sum_squares(writer &w) {
   w.add({w.view(lie::offset, {777})});
 }
 
+/* Parts of one leaf that begin anywhere, some of them empty. */
+tensors crowd(writer &w, int n) {
+  rp_tensor *leaf = w.leaf({(int64_t)n * 300});
+  tensors all;
+  for (int64_t i = 0; i < n; i++)
+    all.push_back(w.record("narrow", {leaf}, {0, i * 300, i * 37 % 300, 1}));
+  return all;
+}
+
+void total_squares(writer &w) {
+  sum_squares(w);
+  w.add(crowd(w, 2));
+  w.add(crowd(w, 230), {}, {}, "several launches");
+  w.add({w.leaf({0}), w.leaf({0, 3})}, {}, {}, "empty");
+  w.add({w.leaf({3}), w.leaf({40000}), w.leaf({16384})});
+}
+
 void all_finite(writer &w) {
   for (const dims &d : {dims{}, dims{1}, dims{0}, dims{7, 33}, dims{5 * MANY}})
     w.add({w.leaf(d)});
@@ -289,6 +307,10 @@ void all_finite(writer &w) {
       w.add({w.given({MANY}, values, w.dtype)}, {}, {}, "one bad");
     }
   w.add({w.leaf({MANY}, fill::special)});
+  tensors all = crowd(w, 230);
+  w.add(all, {}, {}, "several launches");
+  all[218] = w.given({3}, {1, 2, (double)NAN}, w.dtype);
+  w.add(all, {}, {}, "one bad of many");
 }
 
 /* ---- softmax ----------------------------------------------------------------------- */
@@ -346,6 +368,9 @@ struct attention_case {
   int64_t causal;
   double p;
   dims mask; /* none: {} */
+  double times = 1;
+
+  double scale() const { return times / std::sqrt((double)width); }
 };
 const attention_case attentions[] = {
     {1, 1, 1, 1, 1, 1, 0, 0, {}},
@@ -370,6 +395,8 @@ const attention_case attentions[] = {
     {1, 1, 0, 3, 4, 4, 1, 0, {}},
     {1, 1, 70, 70, 9, 9, 1, 1, {}},
     {0, 2, 4, 4, 8, 8, 0, 0, {}},
+    {1, 2, 70, 70, 32, 32, 1, 0, {}, 0},
+    {1, 2, 70, 90, 64, 64, 0, 0, {70, 90}, -2},
 };
 
 /* Heads behind positions in memory, as a projection leaves them. */
@@ -392,13 +419,13 @@ void attention(writer &w) {
   for (const attention_case &a : attentions)
     for (bool swapped : {false, true})
       w.add(attention_inputs(w, a, swapped), {a.causal},
-            {1 / std::sqrt((double)a.width), a.p});
+            {a.scale(), a.p});
 }
 
 void attention_grad(writer &w) {
   for (const attention_case &a : attentions)
     for (bool swapped : {false, true}) {
-      const real_list reals = {1 / std::sqrt((double)a.width), a.p};
+      const real_list reals = {a.scale(), a.p};
       const tensors x = attention_inputs(w, a, swapped);
       rp_tensor *out = w.record("attention", x, {a.causal}, reals);
       tensors in = {w.leaf({a.batch, a.queries, a.heads, a.values}), x[0], x[1],
@@ -423,13 +450,13 @@ void packed_attention(writer &w) {
   for (const attention_case &a : attentions)
     if (packs(a))
       w.add(packed_inputs(w, a), {a.causal},
-            {1 / std::sqrt((double)a.width), a.p});
+            {a.scale(), a.p});
 }
 
 void packed_attention_grad(writer &w) {
   for (const attention_case &a : attentions) {
     if (!packs(a)) continue;
-    const real_list reals = {1 / std::sqrt((double)a.width), a.p};
+    const real_list reals = {a.scale(), a.p};
     const tensors x = packed_inputs(w, a);
     rp_tensor *out = w.record("packed_attention", x, {a.causal}, reals);
     tensors in = {w.leaf({a.batch, a.queries, a.heads, a.width}), x[0], out,
@@ -818,6 +845,8 @@ const pool_case pools[] = {
     {{3, 9, 9}, {2, 3, 1, 2, 1, 0, 2, 1, 0}},
     {{5, 5}, {5, 5, 1, 1, 0, 0, 1, 1, 0}},
     {{4, 8, 32, 32}, {3, 3, 2, 2, 1, 1, 1, 1, 0}},
+    {{1, 2, 40, 70}, {3, 2, 1, 2, 1, 1, 2, 1, 0}},
+    {{1, 2, 20, 20}, {2, 2, 5, 5, 0, 0, 3, 3, 0}},
     {{0, 3, 8, 8}, {2, 2, 2, 2, 0, 0, 1, 1, 0}}};
 
 dims dims_of(const rp_tensor *t) {
@@ -831,11 +860,12 @@ void max_pool2d(writer &w) {
   }
 }
 void max_pool2d_grad(writer &w) {
-  for (const pool_case &p : pools) {
-    rp_tensor *x = w.leaf(p.x);
-    rp_tensor *y = w.record("max_pool2d", {x}, p.attributes);
-    w.add({w.leaf(dims_of(y)), x}, p.attributes);
-  }
+  for (const pool_case &p : pools)
+    for (fill values : {fill::any, fill::special}) {
+      rp_tensor *x = w.leaf(p.x, values);
+      rp_tensor *y = w.record("max_pool2d", {x}, p.attributes);
+      w.add({w.leaf(dims_of(y)), x}, p.attributes);
+    }
 }
 void max_pool2d_take(writer &w) {
   for (const pool_case &p : pools)
@@ -897,6 +927,8 @@ void optimizer(writer &w, const std::vector<real_list> &numbers) {
       for (int k = 0; k < states; k++) in.push_back(w.leaf(d, fill::positive));
       in.push_back(w.given({(int64_t)n.size()}, n, RP_F64));
       guarded(w, in, {}, "");
+      in.push_back(w.given({}, {0.37}, w.dtype));
+      guarded(w, in, {}, "scaled");
     }
   tensors in = {w.view(lie::offset, {777}), w.view(lie::offset, {777})};
   if (in[0]->node->leaf == nullptr) in[0] = w.leaf({777});
@@ -962,6 +994,7 @@ const entry entries[] = {
     {"sum", sums}, {"mean", sums}, {"max", extremes}, {"min", extremes},
     {"var", var}, {"logsumexp", logsumexp}, {"argmax", argmax},
     {"cumsum", cumsum}, {"sum_to", sum_to}, {"sum_squares", sum_squares},
+    {"total_squares", total_squares},
     {"all_finite", all_finite},
     {"softmax", softmax}, {"softmax_grad", softmax_grad},
     {"log_softmax", softmax}, {"log_softmax_grad", softmax_grad},

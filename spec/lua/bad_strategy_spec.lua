@@ -2,6 +2,7 @@
 -- right, at the user's line. Other mistakes are bad_input_spec's.
 
 local rp = require 'reprise'
+local ckpt = require 'reprise.ckpt'
 local fails = require 'spec.support.fails'
 local run = require 'spec.support.run'
 local nn = rp.nn
@@ -75,6 +76,45 @@ describe('a strategy', function()
     assert.equal(least, plan.peak_bytes)
     fails(under {budget = least - 1}, 'cannot be met', tostring(least))
     untouched()
+  end)
+
+  it('among a budget\'s candidates is left out, and the plan says so', function()
+    local candidates = require 'reprise.candidates'
+    local specs, parse = candidates.specs, ckpt.parse
+    local whole = {apply = function(graph) return {{1, graph.n_forward}} end}
+    local offered = {
+      whole = whole,
+      twice = {apply = function() return {{1, 3}, {2, 4}} end},
+      late = {apply = function() return {program = {3}} end},
+      nowhere = {apply = function() return {program = {1, 'two'}} end},
+      short = {apply = function() return {program = {1}} end},
+    }
+    local function planned(names)
+      -- A strategy of its own is a plan of its own.
+      local budget = ckpt.resolve 'budget=min'
+      candidates.specs = function() return names end
+      ckpt.parse = function(spec) return offered[spec] or parse(spec) end
+      local ok, plan = pcall(function()
+        return net(rp.ones(2, 4)):sum():plan {ckpt = function(graph)
+          return budget.apply(graph)
+        end}
+      end)
+      candidates.specs, ckpt.parse = specs, parse
+      assert(ok, plan)
+      return plan
+    end
+    local want = planned {'whole'}
+    assert.same({}, want:front().left_out)
+    local plan = planned {'twice', 'late', 'whole', 'nowhere', 'short'}
+    assert.equal(want.peak_bytes, plan.peak_bytes)
+    local text = table.concat(plan:front().left_out, '\n')
+    for _, wanted in ipairs {'twice: segments[1], 1..3, and segments[2], 2..4, overlap',
+        'late: ', 'nowhere: program[2] is a string (two)',
+        'short: the program never runs node 2'} do
+      assert(text:find(wanted, 1, true), text)
+    end
+    assert.is_nil(text:find('whole', 1, true))
+    assert(tostring(plan):find('no candidate of a budget: twice', 1, true), tostring(plan))
   end)
 
   local answers = {

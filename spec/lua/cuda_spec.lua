@@ -114,6 +114,55 @@ describe('a program on cuda', function()
     end)
   end
 
+  -- dy is the same bf16 on both, so sums in f32 agree as such sums do: a
+  -- rounding to bf16 would be off by 2^-9.
+  it('sums the gradients of a bf16 convolution in f32', function()
+    local function gradients(name)
+      return on(name, function()
+        rp.manual_seed(11)
+        local x = nn.Parameter(rp.randn(5, 3, 9, 7))
+        local w = nn.Parameter(rp.randn(6, 3, 3, 3))
+        local c = rp.randn(5, 6, 5, 4)
+        local y = rp.autocast('bf16', function()
+          return rp.conv2d(x, w, nil, {stride = 2, padding = 1})
+        end)
+        assert.equal('bf16', y.dtype)
+        local list = {}
+        for i, g in ipairs(rp.grad((y:to 'f32' * c):sum(), {w, x})) do
+          assert.equal('f32', g.dtype)
+          list[i] = g:reshape(g:numel()):totable()
+        end
+        return list
+      end)
+    end
+    local here, gpu = gradients 'cpu', gradients 'cuda'
+    for i, list in ipairs(here) do
+      for k, v in ipairs(list) do assert.near(v, gpu[i][k], 1e-5 * (1 + math.abs(v))) end
+    end
+  end)
+
+  it('has the same bits under every strategy: bf16 convolutions', function()
+    local function gradients(ckpt)
+      return on('cuda', function()
+        rp.manual_seed(5)
+        local net = nn.Sequential {nn.Conv2d(2, 4, 3, {padding = 1}), nn.BatchNorm2d(4),
+          nn.ReLU(), nn.Conv2d(4, 6, 3, {stride = 2}), nn.GELU(), nn.Conv2d(6, 4, 1)}
+        local x = rp.randn(3, 2, 9, 9)
+        local y = rp.autocast('bf16', function() return net(x) end)
+        y:to('f32'):square():mean():backward {ckpt = ckpt}
+        local plan = rp.last_plan()
+        assert.equal(plan.peak_bytes, plan:measured_peak())
+        local list = {}
+        for i, p in ipairs(net:parameters()) do list[i] = p.grad:bytes() end
+        return list
+      end)
+    end
+    local kept = gradients 'none'
+    for _, spec in ipairs {'nodes=2', 'ops', 'budget=min'} do
+      assert.same(kept, gradients(spec), spec)
+    end
+  end)
+
   it('is recorded once and then follows its batches, numbers and draws', function()
     local function run(name)
       return on(name, function()
@@ -300,6 +349,33 @@ describe('a program on cuda', function()
       assert.truthy(refused > 20)
       assert.not_equal(before, parameters())
     end)
+  end)
+
+  it('makes dense what is but a number, and its gradient, where the rest lies', function()
+    assert.equal('cpu', rp.get_default_device())
+    local x = rp.ones(4, 3)
+    local w = rp.randn(3, 2, {device = 'cuda', requires_grad = true})
+    -- The factors of w's gradient are both numbers.
+    x:matmul(w):sum():backward()
+    assert.equal('cuda', w.grad.device)
+    assert.same({{4, 4}, {4, 4}, {4, 4}}, w.grad:totable())
+    local net = nn.Linear(3, 2):to 'cuda'
+    net(x):sum():backward()
+    assert.same({{4, 4, 4}, {4, 4, 4}}, net.weight.grad:totable())
+  end)
+
+  it('loads what was saved to where it is asked for', function()
+    local path = os.tmpname()
+    local x = rp.randn(3, 2, {device = 'cuda'})
+    rp.save(path, {x = x})
+    local here, there_ = rp.load(path).x, rp.load(path, {device = 'cuda'}).x
+    assert.equal('cpu', here.device)
+    assert.equal('cuda', there_.device)
+    assert.same(x:totable(), here:totable())
+    assert.same(x:totable(), there_:totable())
+    fails(function() rp.load(path, {divice = 'cuda'}) end, 'load', "no option 'divice'")
+    fails(function() rp.load(path, {device = 'cuda:9'}) end, "no device 'cuda:9'")
+    os.remove(path)
   end)
 
   it('accounts what lies there apart from what lies here', function()

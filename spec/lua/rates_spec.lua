@@ -2,6 +2,7 @@
 -- ones where nothing is stored or what is stored is damaged.
 
 local ffi = require 'ffi'
+local rp = require 'reprise'
 local binding = require 'reprise.ffi'
 local files = require 'spec.support.files'
 local run = require 'spec.support.run'
@@ -102,5 +103,39 @@ describe('stored rates', function()
     assert.equal(before, seconds())
     assert.equal(C.RP_VALUE, C.rp_rates_set(ctx, ffi.new('rp_rates', 75e9, 0 / 0)))
     assert.equal(before, seconds())
+  end)
+end)
+
+describe('a kernel with a cost of its own', function()
+  local rates = {flops_per_second = 150e9, bytes_per_second = 20e9}
+
+  --- Predicted seconds of a convolution of n images, 3 x 3, and of both gradients.
+  local function seconds(n, channels, size)
+    local x = rp.nn.Parameter(rp.randn(n, channels, size, size))
+    local w = rp.nn.Parameter(rp.randn(channels, channels, 3, 3))
+    local made = {}
+    rp.conv2d(x, w, nil, {padding = 1}):sum():plan {ckpt = function(graph)
+      for _, node in ipairs(graph.nodes) do
+        if node.op:find '^conv2d' then made[node.op] = node.seconds end
+      end
+      return {}
+    end}
+    return made
+  end
+
+  it('is planned with it: Winograd by its products and its transforms', function()
+    -- 32 tiles of 36 products; 52 values of each tile and channel and 45 of
+    -- each pair of channels are moved.
+    local flops = 2 * 36 * 32 * 32 * 32
+    local bytes = 4 * (52 * 32 * (32 + 32) + 45 * 32 * 32)
+    local want = flops / rates.flops_per_second + bytes / rates.bytes_per_second
+    for op, took in pairs(seconds(2, 32, 16)) do
+      assert.near(1, took / want, 1e-9, op)
+    end
+  end)
+
+  it('is planned with the op\'s where the kernel is another', function()
+    local flops = 2 * 9 * 24 * 24 * 2 * 64 * 64
+    assert.near(1, seconds(2, 24, 64).conv2d * rates.flops_per_second / flops, 1e-9)
   end)
 end)

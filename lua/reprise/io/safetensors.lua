@@ -1,7 +1,9 @@
 --- Tables of named tensors in files of the safetensors format.
 
 local ffi = require 'ffi'
+local arguments = require 'reprise.ops.arguments'
 local binding = require 'reprise.ffi'
+local device = require 'reprise.device'
 local failure = require 'reprise.failure'
 local header = require 'reprise.io.header'
 local tensor = require 'reprise.tensor'
@@ -122,18 +124,21 @@ local function read_all(file)
 end
 
 --- Reads a file of the safetensors format. The whole header is checked before
--- anything is allocated.
+-- anything is allocated. Options: device, where they lie; the default one when
+-- absent, wherever they were saved.
 ---@param path string
+---@param options {device: string?}?
 ---@return table<string, reprise.Tensor> tensors
 ---@return table<string, string> metadata
-function safetensors.load(path)
+safetensors.load = device.aware('load', function(path, options)
   if type(path) ~= 'string' then failure.raise('[load] rp.load(path)') end
+  arguments.options(options, {device = true}, 'load')
   local file, reason = io.open(path, 'rb')
   if not file then failure.raise('[load] %s', reason) end
   local ok, tensors, metadata = pcall(read_all, file)
   file:close()
   if not ok then failure.raise('[load] %s: %s', path, tostring(tensors)) end
   return tensors, metadata
-end
+end)
 
 return safetensors

@@ -82,6 +82,10 @@ end
 -- value, run if need be). x itself when it is so already.
 function pointwise.to(x, dtype)
   if device.is_name(dtype) then return moved(x, dtype) end
+  if type(dtype) == 'string' and not tensor.dtype_codes[dtype] then
+    failure.raise("[to] '%s' is no dtype (f32, f64, bf16, i32, i64, bool) and no device " ..
+      "(cpu, cuda, cuda:1)", dtype)
+  end
   local code = arguments.dtype(dtype, 'to')
   if C.rp_tensor_type(pointer(x, 'to')).dtype == code then return x end
   ints[0] = code

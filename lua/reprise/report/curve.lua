@@ -80,6 +80,9 @@ function curve.text(made, title)
   end
   local coarsened = plan_report.coarsened(made.front.chain)
   if coarsened then lines[#lines + 1] = '  ' .. coarsened end
+  for _, line in ipairs(plan_report.left_out(made.front.left_out)) do
+    lines[#lines + 1] = line
+  end
   lines[#lines + 1] = ''
   lines[#lines + 1] = ('  %-12s %12s %12s %10s   %s'):format('strategy', 'peak',
     'time', 'over none', 'least time at that peak')

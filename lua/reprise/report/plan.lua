@@ -3,6 +3,7 @@
 local json = require 'reprise.report.json'
 local memory = require 'reprise.report.memory'
 local units = require 'reprise.report.units'
+local usage_report = require 'reprise.report.usage'
 
 local report = {}
 
@@ -66,10 +67,21 @@ function report.coarsened(chain)
     chain.n_blocks, chain.n_solved, 100 * chain.lost_time, 100 * chain.lost_memory)
 end
 
+--- Lines on candidates of a budget that were no plans.
+---@param left_out? string[]
+---@return string[]
+function report.left_out(left_out)
+  local lines = {}
+  for i, text in ipairs(left_out or {}) do
+    lines[i] = '  no candidate of a budget: ' .. text
+  end
+  return lines
+end
+
 -- What runs again and where: of segments, and of light values elsewhere.
 local function what_again(plan)
   local light = plan.light_nodes > 0
-    and ('%d cheap nodes'):format(plan.light_nodes)
+    and ('%d cheap node%s'):format(plan.light_nodes, plan.light_nodes == 1 and '' or 's')
   if plan.recomputed_nodes == 0 then return light end
   local where = ('%d nodes%s'):format(plan.recomputed_nodes,
     plan.most_replays == 1 and ' once' or (' up to %d times, %d in all,'):format(
@@ -97,6 +109,7 @@ local function costs(plan, none, lines)
   end
   local coarsened = report.coarsened(plan.chain)
   if coarsened then lines[#lines + 1] = '  ' .. coarsened end
+  for _, line in ipairs(report.left_out(plan.left_out)) do lines[#lines + 1] = line end
   if plan.n_replays == 0 then
     lines[#lines + 1] = '  recomputed: nothing'
     return
@@ -145,6 +158,9 @@ function report.text(plan, none, title)
   lines[#lines + 1] = ('  peak %s, while running %s (instruction %d of %d)')
     :format(units.bytes(plan.peak_bytes), plan.peak_at,
             plan.peak_instruction, plan.n_instructions)
+  if plan.usage then
+    lines[#lines + 1] = '  ' .. usage_report.fixed_line(plan.usage)
+  end
   lines[#lines + 1] = ''
   breakdown(plan, lines)
   lines[#lines + 1] = ''
@@ -188,6 +204,7 @@ function report.json(plan, none)
     {'input_bytes', plan.input_bytes},
     {'buffer_bytes', plan.buffer_bytes},
     {'result_bytes', plan.result_bytes},
+    {'fixed_bytes', plan.usage and plan.usage.fixed_bytes},
     {'predicted_seconds', plan.seconds},
     {'min_budget_bytes', plan.min_budget_bytes},
     {'peak_instruction', plan.peak_instruction},

@@ -23,8 +23,10 @@ local LARGEST = 10
 ---@field seconds number of a step, predicted
 ---@field min_budget_bytes integer? the least peak of any plan, where asked for
 ---@field chain reprise.FrontChain? how budgets are planned, where asked for
+---@field left_out string[]? of its candidates, where asked for, with reasons
 ---@field recompute_fraction number replays over the forward pass, in seconds
 ---@field step_fraction number replays over the step, in seconds
+---@field usage reprise.DeviceUsage? of its device, where that is not the CPU
 ---@field n_segments integer
 ---@field n_replays integer
 ---@field n_instructions integer
@@ -180,6 +182,7 @@ function summary.of(plan)
     recomputed(graph, instructions)
   all.largest = largest_at_peak(plan, graph, instructions)
   all.segments = segments_of(plan, graph)
+  all.usage = plan:usage()
   return all
 end
 

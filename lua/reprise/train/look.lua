@@ -47,6 +47,7 @@ end
 function look.report(whole, plan, none, options, title)
   local front = whole:front()
   plan.min_budget_bytes, plan.chain = front[1].peak_bytes, front.chain
+  plan.left_out = front.left_out
   print(options.json and plan_report.json(plan, none)
     or plan_report.text(plan, none, title))
   if options.picture then

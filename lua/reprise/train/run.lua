@@ -13,6 +13,8 @@ local progress = require 'reprise.report.progress'
 local record = require 'reprise.io.record'
 local summary = require 'reprise.report.summary'
 local units = require 'reprise.report.units'
+local usage = require 'reprise.usage'
+local usage_report = require 'reprise.report.usage'
 
 local C = binding.C
 local optim = rp.optim
@@ -142,7 +144,11 @@ local function train(task, opt, options, plan)
   failure.sink = sink
   if ok then return result end
   local reason = tostring(result)
-  if reason:find 'out of memory' then
+  -- As options of this program.
+  local least
+  reason, least = reason:gsub("{ckpt = 'budget=min'}", '--ckpt budget=min; '
+    .. 'a smaller --batch needs less')
+  if least == 0 and reason:find 'out of memory' then
     reason = ('%s; a step needs %s: less with a smaller --batch, with --ckpt '
       .. 'every=1, ...; --plan shows it'):format(reason,
       units.bytes(plan.peak_bytes))
@@ -150,14 +156,23 @@ local function train(task, opt, options, plan)
   error(reason, 0)
 end
 
-local function closing(result)
+-- What was promised beside the driver's own figure; '' on the CPU.
+local function usage_lines(device, promised)
+  local of = usage.of(device)
+  if not of then return '' end
+  return ('on %s: %s planned, %s\n%s\n'):format(device, units.bytes(promised),
+    usage_report.driver_line(of), usage_report.fixed_line(of))
+end
+
+local function closing(result, device)
   local how = result.interrupted and 'stopped by Ctrl-C after' or 'trained'
-  return ('%s %d steps in %s: loss %.4f, held out %.4f\npeak %s, %s\n'
+  return ('%s %d steps in %s: loss %.4f, held out %.4f\npeak %s, %s\n%s'
     .. 'a step\'s programs took %s, predicted %s'):format(
     how, result.steps, units.clock(result.seconds), result.loss,
     result.val_loss, units.bytes(result.peak_bytes),
     result.peak_bytes == result.promised_bytes and 'to the byte as promised'
       or 'promised ' .. units.bytes(result.promised_bytes),
+    usage_lines(device, result.promised_bytes),
     units.seconds(result.step_seconds), units.seconds(result.predicted_seconds))
 end
 
@@ -217,11 +232,12 @@ return function(options, Model)
   print(task:data_line())
   print()
   print(memory_report.text(plan, none))
+  if plan.usage then print(usage_report.fixed_line(plan.usage)) end
   print()
   accumulation_line(options, plan)
   local result = train(task, opt, options, plan)
   if task.sample then print_sample(task) end
-  print(closing(result))
+  print(closing(result, options.device))
   profile_line(profile)
   print(memory_report.verdict(plan, none))
 end

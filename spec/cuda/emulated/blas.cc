@@ -417,10 +417,12 @@ extern "C" {
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
   if (!handle) return CUBLAS_STATUS_INVALID_VALUE;
   if (lost() != cudaSuccess) return CUBLAS_STATUS_NOT_INITIALIZED;
+  if (!take_bytes(BLAS_BYTES)) return CUBLAS_STATUS_ALLOC_FAILED;
   *handle = reinterpret_cast<cublasLtHandle_t>(new int(0));
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+  if (handle) give_bytes(BLAS_BYTES);
   delete reinterpret_cast<int *>(handle);
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -3,7 +3,8 @@
    f32, f64 and bf16 alike on all sides, in two dimensions, with groups; sums in
    f32 (f64 for f64), in one order. The algorithms that cuDNN says are not
    deterministic sum in another order at each call, so that who takes one sees
-   it. Factors of f32 have 10 bits (TF32) wherever the math type allows. */
+   it. Factors of f32 have 10 bits (TF32) wherever the math type allows, and so
+   have the sums of them that Winograd's algorithm multiplies. */
 #include <cuda_bf16.h>
 #include <cudnn.h>
 
@@ -54,18 +55,35 @@ struct offered {
   int algorithm;
   cudnnDeterminism_t determinism;
 };
+enum { OFFERS = 3 };
 /* Best first, as the heuristic says them. */
-const offered offers[3][2] = {
-    {{CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, CUDNN_DETERMINISTIC},
+const offered offers[3][OFFERS] = {
+    {{CUDNN_CONVOLUTION_FWD_ALGO_WINOGRAD_NONFUSED, CUDNN_DETERMINISTIC},
+     {CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, CUDNN_DETERMINISTIC},
      {CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, CUDNN_DETERMINISTIC}},
-    {{CUDNN_CONVOLUTION_BWD_DATA_ALGO_0, CUDNN_NON_DETERMINISTIC},
+    {{CUDNN_CONVOLUTION_BWD_DATA_ALGO_WINOGRAD_NONFUSED, CUDNN_DETERMINISTIC},
+     {CUDNN_CONVOLUTION_BWD_DATA_ALGO_0, CUDNN_NON_DETERMINISTIC},
      {CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, CUDNN_DETERMINISTIC}},
-    {{CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0, CUDNN_NON_DETERMINISTIC},
+    {{CUDNN_CONVOLUTION_BWD_FILTER_ALGO_WINOGRAD_NONFUSED,
+      CUDNN_DETERMINISTIC},
+     {CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0, CUDNN_NON_DETERMINISTIC},
      {CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1, CUDNN_DETERMINISTIC}}};
 
-const offered *offer_of(kind which, int algorithm) {
+/* Winograd's is the first of each kind, and takes kernels of 3 x 3 alone, by
+   single steps. */
+bool takes(kind which, int algorithm, const convolution &c) {
+  if (algorithm != offers[which][0].algorithm) return true;
+  bool plain = c.x.type == CUDNN_DATA_FLOAT && c.how.groups == 1;
+  for (int d = 0; d < 2; d++)
+    plain = plain && c.w.dims[2 + d] == 3 && c.how.stride[d] == 1 &&
+            c.how.dilation[d] == 1;
+  return plain;
+}
+
+const offered *offer_of(kind which, int algorithm, const convolution &c) {
   for (const offered &each : offers[which])
-    if (each.algorithm == algorithm) return &each;
+    if (each.algorithm == algorithm && takes(which, algorithm, c))
+      return &each;
   return nullptr;
 }
 
@@ -76,7 +94,7 @@ size_t workspace_of(kind which, int algorithm, const convolution &c) {
     return algorithm == CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM
                ? 0
                : (size_t)(16 * c.w.dims[1] * c.w.dims[2] * c.w.dims[3]);
-  if (offer_of(which, algorithm)->determinism == CUDNN_NON_DETERMINISTIC)
+  if (offer_of(which, algorithm, c)->determinism == CUDNN_NON_DETERMINISTIC)
     return 0;
   return (size_t)(256 + 4 * c.w.dims[0] * c.w.dims[1] * c.w.dims[2] *
                             c.w.dims[3]);
@@ -201,9 +219,16 @@ void each_term(const convolution &c, bool backwards, F term) {
           }
 }
 
+/* What is left of factors that were added to their neighbours, rounded as
+   TF32 and taken apart again. */
+template <typename T> void transform(std::vector<T> &all) {
+  for (size_t i = 0; i + 1 < all.size(); i++)
+    all[i] = (T)(as_tf32((float)(all[i] + all[i + 1])) - (float)all[i + 1]);
+}
+
 template <typename T>
 void convolve(kind which, const convolution &c, void *x, void *w, void *y,
-              T alpha, T beta, bool backwards) {
+              T alpha, T beta, bool backwards, bool transforms) {
   const bool tf32 = c.x.type == CUDNN_DATA_FLOAT && c.how.math != CUDNN_FMA_MATH;
   const side *const sides[] = {&c.x, &c.w, &c.y};
   void *const data[] = {x, w, y};
@@ -212,6 +237,8 @@ void convolve(kind which, const convolution &c, void *x, void *w, void *y,
   for (int i = 0; i < 3; i++)
     all[i] = i == made ? std::vector<T>((size_t)count_of(*sides[i]))
                        : packed<T>(*sides[i], data[i], tf32);
+  for (int i = 0; i < 3 && tf32 && transforms; i++)
+    if (i != made) transform(all[i]);
   T *const px = all[0].data(), *const pw = all[1].data(),
     *const py = all[2].data();
   if (which == FORWARD)
@@ -238,13 +265,14 @@ cudnnStatus_t run(kind which, cudnnHandle_t handle, const convolution &c,
   if (lost() != cudaSuccess) return CUDNN_STATUS_EXECUTION_FAILED;
   const cudnnStatus_t status = check(c);
   if (status != CUDNN_STATUS_SUCCESS) return status;
-  const offered *offer = offer_of(which, algorithm);
+  const offered *offer = offer_of(which, algorithm, c);
   if (!offer) return CUDNN_STATUS_NOT_SUPPORTED;
   const size_t needed = workspace_of(which, algorithm, c);
   if (bytes < needed || (needed && !workspace)) return CUDNN_STATUS_BAD_PARAM;
   static unsigned calls = 0;
   const bool backwards = offer->determinism == CUDNN_NON_DETERMINISTIC &&
                          calls++ % 2;
+  const bool transforms = algorithm == offers[which][0].algorithm;
   const bool wide = c.how.compute == CUDNN_DATA_DOUBLE;
   const double by = wide ? *static_cast<const double *>(alpha)
                          : *static_cast<const float *>(alpha);
@@ -259,10 +287,11 @@ cudnnStatus_t run(kind which, cudnnHandle_t handle, const convolution &c,
         void *const px = const_cast<void *>(x), *const pw = const_cast<void *>(w),
                     *const py = const_cast<void *>(y);
         if (wide)
-          convolve<double>(which, c, px, pw, py, by, plus, backwards);
+          convolve<double>(which, c, px, pw, py, by, plus, backwards,
+                           transforms);
         else
           convolve<float>(which, c, px, pw, py, (float)by, (float)plus,
-                          backwards);
+                          backwards, transforms);
       });
   return error == cudaSuccess ? CUDNN_STATUS_SUCCESS
                               : CUDNN_STATUS_EXECUTION_FAILED;
@@ -280,17 +309,18 @@ cudnnStatus_t propose(kind which, const convolution &c, int requested,
   *returned = 0;
   const cudnnStatus_t status = check(c);
   if (status != CUDNN_STATUS_SUCCESS) return status;
-  for (int i = 0; i < 2 && i < requested; i++) {
-    memset(&results[i], 0, sizeof results[i]);
-    results[i].algo = (A)offers[which][i].algorithm;
-    results[i].status = CUDNN_STATUS_SUCCESS;
-    results[i].time = -1;
-    results[i].memory = workspace_of(which, offers[which][i].algorithm, c);
-    results[i].determinism = offers[which][i].determinism;
-    results[i].mathType = c.x.type == CUDNN_DATA_BFLOAT16 ? CUDNN_TENSOR_OP_MATH
-                          : c.x.type == CUDNN_DATA_DOUBLE ? CUDNN_DEFAULT_MATH
-                                                          : c.how.math;
-    *returned = i + 1;
+  for (const offered &offer : offers[which]) {
+    if (!takes(which, offer.algorithm, c) || *returned == requested) continue;
+    P &result = results[(*returned)++];
+    memset(&result, 0, sizeof result);
+    result.algo = (A)offer.algorithm;
+    result.status = CUDNN_STATUS_SUCCESS;
+    result.time = -1;
+    result.memory = workspace_of(which, offer.algorithm, c);
+    result.determinism = offer.determinism;
+    result.mathType = c.x.type == CUDNN_DATA_BFLOAT16 ? CUDNN_TENSOR_OP_MATH
+                      : c.x.type == CUDNN_DATA_DOUBLE ? CUDNN_DEFAULT_MATH
+                                                      : c.how.math;
   }
   return CUDNN_STATUS_SUCCESS;
 }
@@ -298,7 +328,7 @@ cudnnStatus_t measure(kind which, const convolution &c, int algorithm,
                       size_t *bytes) {
   const cudnnStatus_t status = check(c);
   if (status != CUDNN_STATUS_SUCCESS) return status;
-  if (!offer_of(which, algorithm)) return CUDNN_STATUS_NOT_SUPPORTED;
+  if (!offer_of(which, algorithm, c)) return CUDNN_STATUS_NOT_SUPPORTED;
   *bytes = workspace_of(which, algorithm, c);
   return CUDNN_STATUS_SUCCESS;
 }
@@ -349,9 +379,11 @@ void cudnnGetLastErrorString(char *message, size_t most) {
 }
 cudnnStatus_t cudnnCreate(cudnnHandle_t *handle) {
   if (lost() != cudaSuccess) return CUDNN_STATUS_NOT_INITIALIZED;
+  if (!take_bytes(DNN_BYTES)) return CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
   return create(handle);
 }
 cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) {
+  if (handle) give_bytes(DNN_BYTES);
   delete handle;
   return CUDNN_STATUS_SUCCESS;
 }
@@ -490,17 +522,17 @@ cudnnStatus_t cudnnGetConvolution2dForwardOutputDim(
 
 cudnnStatus_t cudnnGetConvolutionForwardAlgorithmMaxCount(cudnnHandle_t,
                                                           int *count) {
-  *count = 2;
+  *count = OFFERS;
   return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithmMaxCount(cudnnHandle_t,
                                                                int *count) {
-  *count = 2;
+  *count = OFFERS;
   return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithmMaxCount(cudnnHandle_t,
                                                                  int *count) {
-  *count = 2;
+  *count = OFFERS;
   return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(

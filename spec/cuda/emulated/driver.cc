@@ -282,6 +282,7 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image) {
   RP_EMULATED_DRIVER_ALIVE();
   const cudaError_t refused = refuse_in_capture();
   if (refused != cudaSuccess) return driver_result(refused);
+  if (!take_bytes(MODULE_BYTES)) return CUDA_ERROR_OUT_OF_MEMORY;
   const image_header *header = static_cast<const image_header *>(image);
   if (!module || !image || memcmp(header->magic, IMAGE_MAGIC, 8))
     return CUDA_ERROR_INVALID_IMAGE;
@@ -330,6 +331,7 @@ CUresult cuModuleUnload(CUmodule module) {
   drain_all();
   for (CUfunc_st *function : module->functions) delete function;
   dlclose(module->library);
+  give_bytes(MODULE_BYTES);
   delete module;
   return CUDA_SUCCESS;
 }

@@ -38,6 +38,19 @@ bool is_on_device(const void *p, size_t bytes);
 /* Takes from the limit on device memory; false where there is not so much. */
 bool take_bytes(size_t bytes);
 void give_bytes(size_t bytes);
+/* What CUDA takes for itself, bytes: a context and a library's handle when they
+   are made, a kernel's code when it is launched first, a module when it is
+   loaded, a graph by its nodes when it is uploaded. */
+enum : size_t {
+  CONTEXT_BYTES = (size_t)9 << 20,
+  BLAS_BYTES = (size_t)2 << 20,
+  DNN_BYTES = (size_t)5 << 20,
+  CODE_BYTES = (size_t)64 << 10,
+  MODULE_BYTES = (size_t)128 << 10,
+  NODE_BYTES = (size_t)1 << 10
+};
+/* Loads a kernel's code where it is not there yet. */
+cudaError_t load_code(const std::string &name);
 /* Addresses that fault, a multiple of pages; NULL where there are none. */
 char *reserve_addresses(size_t bytes, size_t alignment);
 void release_addresses(char *start, size_t bytes);

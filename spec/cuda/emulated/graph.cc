@@ -107,7 +107,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *made, cudaGraph_t graph,
   RP_EMULATED_ALIVE();
   if (!made || !graph) return fail(cudaErrorInvalidValue);
   if (fail_in && --fail_in == 0) return fail(cudaErrorMemoryAllocation);
-  *made = new CUgraphExec_st{std::make_shared<std::vector<node>>(graph->nodes)};
+  *made = new CUgraphExec_st{
+      std::make_shared<std::vector<node>>(graph->nodes), 0};
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *made,
@@ -116,9 +117,20 @@ cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *made,
   return cudaGraphInstantiate(made, graph, flags);
 }
 
+cudaError_t cudaGraphUpload(cudaGraphExec_t graph, cudaStream_t) {
+  RP_EMULATED_ALIVE();
+  if (!graph) return fail(cudaErrorInvalidValue);
+  const size_t bytes = graph->nodes->size() * NODE_BYTES;
+  if (graph->bytes || !take_bytes(bytes))
+    return graph->bytes ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+  graph->bytes = bytes;
+  return cudaSuccess;
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t handle) {
   RP_EMULATED_ALIVE();
   if (!graph) return fail(cudaErrorInvalidValue);
+  const cudaError_t uploaded = cudaGraphUpload(graph, handle);
+  if (uploaded != cudaSuccess) return uploaded;
   const cudaError_t other = check_current(handle);
   if (other != cudaSuccess) return fail(other);
   const auto nodes = graph->nodes;
@@ -137,12 +149,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t handle) {
     }
   return cudaSuccess;
 }
-cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
-  RP_EMULATED_ALIVE();
-  return cudaSuccess;
-}
 /* A replay that is queued keeps its nodes. */
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  if (graph) give_bytes(graph->bytes);
   delete graph;
   return cudaSuccess;
 }

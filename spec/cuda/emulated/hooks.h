@@ -26,6 +26,10 @@ unsigned long long rp_emulated_used(void);
 unsigned long long rp_emulated_peak(void);
 /* Kernels and library calls that have run; launches refused are not counted. */
 long long rp_emulated_launches(void);
+/* Those of one name. */
+long long rp_emulated_launches_of(const char *name);
+/* "name count", a line for each name, by name. Borrowed until the next. */
+const char *rp_emulated_launch_counts(void);
 /* A lost device is found again, as in a new process; allocations stay. */
 void rp_emulated_reset(void);
 /* The last thing that went wrong in a kernel, in words; "" where nothing did.

@@ -3,6 +3,7 @@
    than 256 bytes before) a page that nobody may touch, and its addresses are
    used again as late as can be. */
 #include <map>
+#include <set>
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -90,6 +91,14 @@ bool take_bytes(size_t bytes) {
   return true;
 }
 void give_bytes(size_t bytes) { used -= bytes; }
+
+cudaError_t load_code(const std::string &name) {
+  static std::set<std::string> loaded;
+  if (loaded.count(name)) return cudaSuccess;
+  if (!take_bytes(CODE_BYTES)) return fail(cudaErrorMemoryAllocation);
+  loaded.insert(name);
+  return cudaSuccess;
+}
 
 char *reserve_addresses(size_t bytes, size_t alignment) {
   if (!make_range() || bytes == 0 || bytes > range_bytes) return nullptr;
@@ -235,6 +244,26 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
   if (free_bytes) *free_bytes = total() > used ? total() - used : 0;
   if (total_bytes) *total_bytes = total();
   return cudaSuccess;
+}
+
+/* NVML's, which needs no context. RP_EMULATED_NVML=0: it is not there. */
+struct nvmlMemory_st {
+  unsigned long long total, free, used;
+};
+int nvmlInit_v2(void) {
+  const char *text = getenv("RP_EMULATED_NVML");
+  return text && !strcmp(text, "0") ? 12 : 0; /* NVML_ERROR_LIBRARY_NOT_FOUND */
+}
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **device) {
+  *device = nullptr;
+  return strncmp(bus_id, "0000:", 5) ? 6 : 0; /* NVML_ERROR_NOT_FOUND */
+}
+int nvmlDeviceGetMemoryInfo(void *, nvmlMemory_st *memory) {
+  memory->total = total();
+  memory->used = used;
+  memory->free = total() > used ? total() - used : 0;
+  return 0;
 }
 
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {

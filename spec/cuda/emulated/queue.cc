@@ -1,7 +1,9 @@
 /* Streams, events and copies. */
 #include <algorithm>
 #include <ctime>
+#include <map>
 #include <set>
+#include <string>
 
 #include "queue.h"
 
@@ -13,6 +15,7 @@ CUstream_st legacy_stream, per_thread_stream;
 std::set<CUstream_st *> streams;
 int eager = -1;
 long long fail_in = 0, launches = 0;
+std::map<std::string, long long> launches_of;
 
 double now_ms() {
   timespec t;
@@ -154,6 +157,7 @@ cudaError_t enqueue(cudaStream_t handle, const std::string &name, bool counts,
       if (fail_in && --fail_in == 0)
         return lose(cudaErrorLaunchFailure, name + ": failed as asked");
       launches++;
+      launches_of[name]++;
       return run();
     };
   if (stream->capturing) {
@@ -186,6 +190,8 @@ cudaError_t enqueue_library(cudaStream_t stream, const std::string &name,
                             std::function<void()> f) {
   const cudaError_t other = check_current(stream);
   if (other != cudaSuccess) return fail(other);
+  const cudaError_t loaded = load_code(name);
+  if (loaded != cudaSuccess) return loaded;
   return enqueue(stream, name, true,
                  [name, f] { return run_guarded(name, f); });
 }
@@ -236,6 +242,17 @@ void rp_emulated_eager(int now) {
 }
 void rp_emulated_fail_launch(long long k) { fail_in = k; }
 long long rp_emulated_launches(void) { return launches; }
+long long rp_emulated_launches_of(const char *name) {
+  const auto found = launches_of.find(name);
+  return found == launches_of.end() ? 0 : found->second;
+}
+const char *rp_emulated_launch_counts(void) {
+  static std::string text;
+  text.clear();
+  for (const auto &each : launches_of)
+    text += each.first + " " + std::to_string(each.second) + "\n";
+  return text.c_str();
+}
 
 /* ---- streams --------------------------------------------------------------------- */
 

@@ -69,6 +69,7 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st {
   std::shared_ptr<std::vector<emulated::node>> nodes;
+  size_t bytes; /* on the device */
 };
 
 namespace emulated {

@@ -1,5 +1,6 @@
 /* The device itself: what it says of itself, its errors, its launches. */
 #include <map>
+#include <set>
 
 #include <unistd.h>
 
@@ -89,8 +90,13 @@ thread_local int current = 0;
    takes the other's work. RP_EMULATED_DEVICES, read each time. */
 int devices() {
   const char *text = getenv("RP_EMULATED_DEVICES");
-  const int n = text ? atoi(text) : 1;
-  return n > 0 ? n : 1;
+  const int n = text && *text ? atoi(text) : 1;
+  return n > 0 ? n : 0;
+}
+/* RP_EMULATED_DRIVER=0: none is installed. */
+bool has_driver() {
+  const char *text = getenv("RP_EMULATED_DRIVER");
+  return !text || strcmp(text, "0") != 0;
 }
 
 enum { SHARED_DEFAULT = 48 << 10, SHARED_MOST = 227 << 10 };
@@ -146,6 +152,8 @@ cudaError_t rp_emulated_launch(const char *name, dim3 grid, dim3 block,
   if (wrong == cudaSuccess) wrong = check_current(stream);
   if (wrong != cudaSuccess) return fail(wrong);
   const std::string called = name ? name : "?";
+  wrong = load_code(called);
+  if (wrong != cudaSuccess) return wrong;
   return enqueue(stream, called, true, [=] {
     return run_grid(called, grid, block, shared, thread);
   });
@@ -184,13 +192,25 @@ const char *cudaGetErrorName(cudaError_t error) {
 /* ---- the device --------------------------------------------------------------------------- */
 
 cudaError_t cudaGetDeviceCount(int *count) {
-  *count = devices();
-  return cudaSuccess;
+  *count = has_driver() ? devices() : 0;
+  return !has_driver() ? fail(cudaErrorInsufficientDriver)
+         : *count      ? cudaSuccess
+                       : fail(cudaErrorNoDevice);
 }
 cudaError_t cudaSetDevice(int device) {
   RP_EMULATED_ALIVE();
   if (device < 0 || device >= devices()) return fail(cudaErrorInvalidDevice);
+  static std::set<int> contexts;
+  if (!contexts.count(device)) {
+    if (!take_bytes(CONTEXT_BYTES)) return fail(cudaErrorMemoryAllocation);
+    contexts.insert(device);
+  }
   current = device;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char *text, int size, int device) {
+  if (device < 0 || device >= devices()) return fail(cudaErrorInvalidDevice);
+  snprintf(text, (size_t)size, "0000:%02X:00.0", device + 1);
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int *device) {
@@ -286,7 +306,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute,
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int *version) {
-  *version = CUDART_VERSION;
+  *version = has_driver() ? CUDART_VERSION : 0;
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int *version) {
