@@ -29,6 +29,9 @@ constexpr uint64_t SCRATCH_BYTES = 32 << 20;
 constexpr int64_t MOST_MATRICES = 63 * 1024;
 /* Bytes that pointers are multiples of. */
 constexpr uint32_t WIDE_ALIGNMENT = 16;
+/* Elements that the rows of what an epilogue reads or writes besides y are
+   multiples of. */
+constexpr int64_t AUX_UNIT = 8;
 
 enum { A, B, Y, SIDES };
 enum { ALIGNED, ANYHOW, ALGORITHMS };
@@ -40,6 +43,8 @@ struct product {
   rp_array sides[SIDES]; /* as multiplied, without data */
   rp_dtype bias_dtype;   /* as added */
   bool has_bias, in_epilogue, is_f64;
+  ending end;
+  bool has_aux;
   double alpha;
   int loops;             /* batch dims that are looped over */
   rp_product_dim batch;  /* the library's */
@@ -151,9 +156,6 @@ cublasStatus_t set(product *p, cublasLtMatmulDescAttributes_t name, T value) {
                                         sizeof value);
 }
 
-/* GELU's epilogue is not used: the library's own tanh, of a sum that is not
-   yet rounded to y's dtype, gives other bits than the op has, and a plan that
-   keeps what comes before GELU would differ from one that does not. */
 cublasStatus_t make_operation(product *p) {
   const rp_dtype dtype = (rp_dtype)p->sides[A].type.dtype;
   cublasStatus_t status =
@@ -169,11 +171,32 @@ cublasStatus_t make_operation(product *p) {
   return status;
 }
 
-/* The bias's dtype is y's, which is what the library takes it for. */
+int32_t epilogue_of(const product *p, bool with_bias) {
+  switch (p->end) {
+    case ending::GELU:
+      if (p->has_aux)
+        return with_bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS
+                         : CUBLASLT_EPILOGUE_GELU_AUX;
+      return with_bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    case ending::GELU_GRAD: return CUBLASLT_EPILOGUE_DGELU;
+    default:
+      return with_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  }
+}
+
+/* The dtypes of bias and aux are y's, which is what the library takes them
+   for. Pointers are not known yet: they are stood for by any as aligned. One
+   that an epilogue does not read must not be there. */
 cublasStatus_t set_epilogue(product *p, bool with_bias) {
-  return set(p, CUBLASLT_MATMUL_DESC_EPILOGUE,
-             (int32_t)(with_bias ? CUBLASLT_EPILOGUE_BIAS
-                                 : CUBLASLT_EPILOGUE_DEFAULT));
+  cublasStatus_t status =
+      set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(p, with_bias));
+  if (!status && !with_bias)
+    status = set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (const void *)nullptr);
+  if (status || !p->has_aux) return status;
+  status = set(p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p->shape.y[0]);
+  return status ? status
+                : set(p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
+                      (const void *)(uintptr_t)256);
 }
 
 /* ---- algorithms --------------------------------------------------------- */
@@ -253,6 +276,22 @@ cublasStatus_t choose_both(product *p, cublasLtHandle_t handle) {
   }
 }
 
+/* With an ending there is one algorithm, for what is aligned, or none. What the
+   library says of an epilogue that it lacks differs between its versions. */
+cublasStatus_t choose_ended(product *p, cublasLtHandle_t handle) {
+  p->in_epilogue = p->has_bias;
+  cublasStatus_t status = set_epilogue(p, p->has_bias);
+  if (!status) status = choose(p, handle, ALIGNED);
+  return status == CUBLAS_STATUS_INVALID_VALUE ? CUBLAS_STATUS_SUCCESS
+                                               : status;
+}
+
+bool may_end(const product *p) {
+  return p->sides[A].type.dtype == RP_BF16 && p->bias_dtype == RP_BF16 &&
+         p->batch.count == 1 && p->loops == 0 &&
+         (!p->has_aux || p->shape.y[0] % AUX_UNIT == 0);
+}
+
 rp_status make_for_library(product *p, const rp_kernel_args *args) {
   cublasStatus_t status = make_operation(p);
   if (!status) status = choose_both(p, rp_cuda_of(args)->blas);
@@ -285,15 +324,14 @@ bool has_product(const product *p) {
 
 } // namespace
 
-rp_status product_make(const rp_kernel_args *args, const rp_array &a,
-                       const rp_array &b, const rp_array *bias,
-                       const rp_array &y, product **out,
-                       int64_t *workspace_bytes, double alpha) {
+namespace {
+
+/* NULL: no memory. */
+product *describe(const rp_array &a, const rp_array &b, const rp_array *bias,
+                  const rp_array &y, int64_t *workspace_bytes) {
   *workspace_bytes = 0;
-  *out = nullptr;
   product *p = new (std::nothrow) product();
-  if (p == nullptr)
-    return rp_fail(args->ctx, RP_NOMEM, "no memory for a matrix product");
+  if (p == nullptr) return nullptr;
   const rp_array *given[2] = {&a, &b};
   for (int side = 0; side < 2; side++) {
     const bool as_it_is = has_leading_dim(*given[side]);
@@ -303,30 +341,77 @@ rp_status product_make(const rp_kernel_args *args, const rp_array &a,
                  : take(workspace_bytes, rp_type_bytes(&given[side]->type));
   }
   p->sides[Y] = y;
-  p->alpha = alpha;
+  p->alpha = 1;
   p->is_f64 = y.type.dtype == RP_F64;
   p->has_bias = bias != nullptr;
   p->bias_dtype = (rp_dtype)y.type.dtype;
   p->bias_at = -1;
   p->shape = rp_product_from(&p->sides[A], &p->sides[B], &y);
   choose_batch(p);
+  return p;
+}
+
+/* Room for the library's scratch and for a bias in another dtype. */
+void take_scratch(product *p, const rp_array *bias, int64_t *workspace_bytes) {
+  if (p->in_epilogue && bias->type.dtype != p->bias_dtype)
+    p->bias_at = take(workspace_bytes,
+                      p->shape.n * (int64_t)rp_dtype_size(p->bias_dtype));
+  size_t scratch = 0;
+  for (int i = 0; i < ALGORITHMS; i++)
+    if (p->has[i] && p->scratch_bytes[i] > scratch)
+      scratch = p->scratch_bytes[i];
+  p->scratch_at = take(workspace_bytes, (int64_t)scratch);
+}
+
+rp_status no_memory(const rp_kernel_args *args) {
+  return rp_fail(args->ctx, RP_NOMEM, "no memory for a matrix product");
+}
+
+} // namespace
+
+rp_status product_make(const rp_kernel_args *args, const rp_array &a,
+                       const rp_array &b, const rp_array *bias,
+                       const rp_array &y, product **out,
+                       int64_t *workspace_bytes, double alpha) {
+  *out = nullptr;
+  product *p = describe(a, b, bias, y, workspace_bytes);
+  if (p == nullptr) return no_memory(args);
+  p->alpha = alpha;
   if (has_product(p)) {
     const rp_status status = make_for_library(p, args);
     if (status != RP_OK) {
       product_free(p);
       return status;
     }
-    if (p->in_epilogue && bias->type.dtype != y.type.dtype)
-      p->bias_at = take(workspace_bytes,
-                        p->shape.n * (int64_t)rp_dtype_size(p->bias_dtype));
-    size_t scratch = 0;
-    for (int i = 0; i < ALGORITHMS; i++)
-      if (p->has[i] && p->scratch_bytes[i] > scratch)
-        scratch = p->scratch_bytes[i];
-    p->scratch_at = take(workspace_bytes, (int64_t)scratch);
+    take_scratch(p, bias, workspace_bytes);
   }
   *out = p;
   return RP_OK;
+}
+
+rp_status product_make_ended(const rp_kernel_args *args, const rp_array &a,
+                             const rp_array &b, const rp_array *bias,
+                             const rp_array &y, ending end,
+                             const rp_array *aux, product **out,
+                             int64_t *workspace_bytes) {
+  *out = nullptr;
+  product *p = describe(a, b, bias, y, workspace_bytes);
+  if (p == nullptr) return no_memory(args);
+  p->end = end;
+  p->has_aux = aux != nullptr;
+  cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+  if (has_product(p) && may_end(p)) {
+    status = make_operation(p);
+    if (!status) status = choose_ended(p, rp_cuda_of(args)->blas);
+  }
+  if (!status && p->has[ALIGNED]) {
+    take_scratch(p, bias, workspace_bytes);
+    *out = p;
+    return RP_OK;
+  }
+  product_free(p);
+  *workspace_bytes = 0;
+  return said(args, status);
 }
 
 void product_free(product *p) {
@@ -449,6 +534,31 @@ rp_status product_run(const product *p, const rp_kernel_args *args,
       rp_product_loop(&p->shape, p->loops, run_batch, &e);
   if (status != RP_OK || !p->has_bias || p->in_epilogue) return status;
   return add_bias(args, *bias, y);
+}
+
+bool product_takes(const product *p, const rp_array &a, const rp_array &b,
+                   const rp_array *bias, const rp_array &y,
+                   const rp_array *aux) {
+  const bool copies[] = {p->copy_at[A] >= 0, p->copy_at[B] >= 0,
+                         p->bias_at >= 0 || bias == nullptr, false,
+                         aux == nullptr};
+  const rp_array *const all[] = {&a, &b, bias, &y, aux};
+  for (int i = 0; i < 5; i++)
+    if (!copies[i] && !is_multiple(all[i]->data, WIDE_ALIGNMENT)) return false;
+  return true;
+}
+
+rp_status product_run_ended(const product *p, const rp_kernel_args *args,
+                            const rp_array &a, const rp_array &b,
+                            const rp_array *bias, const rp_array &y,
+                            const rp_array *aux, void *workspace) {
+  if (aux) {
+    const cublasStatus_t status = cublasLtMatmulDescSetAttribute(
+        p->operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux->data,
+        sizeof aux->data);
+    if (status) return said(args, status);
+  }
+  return product_run(p, args, a, b, bias, y, workspace);
 }
 
 } // namespace rp

@@ -20,6 +20,8 @@
 #ifndef RP_CUDA_PRODUCT_H
 #define RP_CUDA_PRODUCT_H
 
+#include <utility>
+
 #include "device.h"
 
 #include "exec/product.h"
@@ -42,9 +44,50 @@ rp_status product_run(const product *p, const rp_kernel_args *args,
                       void *workspace, bool adds = false);
 void product_free(product *p);
 
+/* What the library may do to the sums on their way out; s is a b (+ bias):
+     GELU       y = gelu_tanh(s), and aux = s where there is one
+     GELU_GRAD  y = gelu_tanh_grad(s, aux); no bias
+   aux lies like y. s is not rounded to y's dtype in between. */
+enum class ending { NONE, GELU, GELU_GRAD };
+
+/* As product_make, with *out NULL where the library has no algorithm that does
+   it: for other dtypes than bf16, batches, an aux whose rows are no multiple of
+   8 elements, whatever else it refuses. */
+rp_status product_make_ended(const rp_kernel_args *args, const rp_array &a,
+                             const rp_array &b, const rp_array *bias,
+                             const rp_array &y, ending end,
+                             const rp_array *aux, product **out,
+                             int64_t *workspace_bytes);
+/* Whether product_run_ended takes what lies there: aligned to 16 bytes. */
+bool product_takes(const product *p, const rp_array &a, const rp_array &b,
+                   const rp_array *bias, const rp_array &y,
+                   const rp_array *aux);
+rp_status product_run_ended(const product *p, const rp_kernel_args *args,
+                            const rp_array &a, const rp_array &b,
+                            const rp_array *bias, const rp_array &y,
+                            const rp_array *aux, void *workspace);
+
 /* RP_CUDA_TF32=1: f32 products and convolutions may round their factors to
    10 bits, which tensor cores take. */
 bool tf32_is_allowed();
+
+/* x:(K) is x:(1, K). */
+static inline rp_array at_least_a_row(rp_array x) {
+  if (x.type.rank > 1) return x;
+  x.type.rank = 2;
+  x.type.dims[1] = x.type.dims[0];
+  x.strides[1] = x.strides[0];
+  x.type.dims[0] = 1;
+  x.strides[0] = x.type.dims[1];
+  return x;
+}
+
+/* Of a matrix. */
+static inline rp_array transposed(rp_array x) {
+  std::swap(x.type.dims[0], x.type.dims[1]);
+  std::swap(x.strides[0], x.strides[1]);
+  return x;
+}
 
 /* Bytes rounded up to what every piece of a workspace is aligned to. */
 static inline int64_t aligned(int64_t bytes) {
@@ -61,6 +104,12 @@ rp_status fill_with_bias(const rp_kernel_args *args, const rp_array *bias,
 /* y += bias */
 rp_status add_bias(const rp_kernel_args *args, const rp_array &bias,
                    const rp_array &y);
+
+/* ---- kernels/activation.cu ---------------------------------------------- */
+
+/* The ops' rows of bf16. */
+rp_status gelu_tanh(const rp_kernel_args *args);
+rp_status gelu_tanh_grad(const rp_kernel_args *args);
 
 } // namespace rp
 

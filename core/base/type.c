@@ -18,6 +18,9 @@ static const struct {
 size_t rp_dtype_size(rp_dtype dtype) { return dtypes[dtype].size; }
 const char *rp_dtype_name(rp_dtype dtype) { return dtypes[dtype].name; }
 bool rp_dtype_is_float(rp_dtype dtype) { return dtypes[dtype].is_float; }
+bool rp_dtype_is_index(rp_dtype dtype) {
+  return dtype == RP_I32 || dtype == RP_I64;
+}
 
 rp_type rp_type_scalar(rp_dtype dtype) {
   rp_type type = {.dtype = dtype};

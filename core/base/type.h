@@ -22,6 +22,8 @@ typedef struct rp_strides {
 size_t rp_dtype_size(rp_dtype dtype);
 const char *rp_dtype_name(rp_dtype dtype);
 bool rp_dtype_is_float(rp_dtype dtype);
+/* What indices and labels may be: i32 or i64. */
+bool rp_dtype_is_index(rp_dtype dtype);
 
 rp_type rp_type_scalar(rp_dtype dtype);
 /* Elements; 1 for rank 0, 0 when a dim is 0. */

@@ -188,12 +188,63 @@ static void rows_bf16(rp_fold fold, void *y, const void *const *row, int n,
   }
 }
 
+/* ---- runs in pieces ------------------------------------------------------ */
+
+static void begin(rp_fold fold, rp_running *so_far) {
+  so_far->total = rp_fold_start(fold);
+  for (int l = 0; l < RP_F64_LANES; l++)
+    so_far->lane[l] = rp_fold_start(fold);
+  so_far->odd = false;
+}
+
+/* f32 runs are joined block by block in any case. */
+static void more_f32(rp_fold fold, rp_running *so_far, const void *x,
+                     int64_t n) {
+  so_far->total =
+      rp_nan_join_f64(fold, so_far->total, run_f32(fold, x, n, 0));
+}
+static void more_bf16(rp_fold fold, rp_running *so_far, const void *x,
+                      int64_t n) {
+  so_far->total =
+      rp_nan_join_f64(fold, so_far->total, run_bf16(fold, x, n, 0));
+}
+static double end_f32(rp_fold fold, rp_running *so_far) {
+  (void)fold;
+  return so_far->total;
+}
+
+static void more_f64(rp_fold fold, rp_running *so_far, const void *x,
+                     int64_t n) {
+  const double *v = x;
+  double lane[RP_F64_LANES];
+  memcpy(lane, so_far->lane, sizeof lane);
+  switch (fold) {
+    case RP_FOLD_SUM: rp_fold_lanes_f64(RP_FOLD_SUM, lane, v, n, 0); break;
+    case RP_FOLD_SQUARES:
+      rp_fold_lanes_f64(RP_FOLD_SQUARES, lane, v, n, 0);
+      break;
+    case RP_FOLD_TOP: rp_fold_lanes_f64(RP_FOLD_TOP, lane, v, n, 0); break;
+    default: rp_fold_lanes_f64(RP_FOLD_BOTTOM, lane, v, n, 0); break;
+  }
+  memcpy(so_far->lane, lane, sizeof lane);
+  uint64_t odd = 0;
+  for (int64_t i = 0; rp_fold_is_extreme(fold) && i < n; i++)
+    odd |= v[i] != v[i];
+  so_far->odd |= odd != 0;
+}
+static double end_f64(rp_fold fold, rp_running *so_far) {
+  return so_far->odd ? NAN : rp_lanes_join_f64(fold, so_far->lane);
+}
+
 const rp_folder rp_folder_f32 = {sizeof(float), sizeof(float), run_f32,
-                                 rows_f32, add_partial_f32, store_f32,
-                                 finish_f32, load_f32};
+                                 begin, more_f32, end_f32, rows_f32,
+                                 add_partial_f32, store_f32, finish_f32,
+                                 load_f32};
 const rp_folder rp_folder_f64 = {sizeof(double), sizeof(double), run_f64,
-                                 rows_f64, add_partial_f64, store_f64,
-                                 finish_f64, load_f64};
+                                 begin, more_f64, end_f64, rows_f64,
+                                 add_partial_f64, store_f64, finish_f64,
+                                 load_f64};
 const rp_folder rp_folder_bf16 = {sizeof(float), sizeof(uint16_t), run_bf16,
-                                  rows_bf16, add_partial_f32, store_f32,
-                                  finish_f32, load_f32};
+                                  begin, more_bf16, end_f32, rows_bf16,
+                                  add_partial_f32, store_f32, finish_f32,
+                                  load_f32};

@@ -15,10 +15,21 @@ typedef enum rp_finish {
   RP_LOG     /* log(v) + shift; shift where it is no number to subtract */
 } rp_finish;
 
+/* A fold that gets its run in pieces. */
+typedef struct rp_running {
+  double total, lane[RP_F64_LANES];
+  bool odd; /* a NaN was among them */
+} rp_running;
+
 typedef struct rp_folder {
   size_t size, x_size; /* of an element of y and the partials, and of x */
   /* Of x[0..n). */
   double (*run)(rp_fold fold, const void *x, int64_t n, double shift);
+  /* The same of a run in pieces, each but the last a multiple of
+     RP_LANE_BLOCK; folds without a shift. */
+  void (*begin)(rp_fold fold, rp_running *so_far);
+  void (*more)(rp_fold fold, rp_running *so_far, const void *x, int64_t n);
+  double (*end)(rp_fold fold, rp_running *so_far);
   /* y[j] joined with the fold of n <= RP_FOLD_ROWS rows' entries j < m. */
   void (*rows)(rp_fold fold, void *y, const void *const *row, int n,
                int64_t m, const void *shift);

@@ -6,6 +6,7 @@
    indices in order. Where the cut lies changes no sum. */
 #include <string.h>
 
+#include "cpu/bf16.h"
 #include "cpu/extent.h"
 #include "cpu/indices.h"
 #include "cpu/lanes.h"
@@ -133,6 +134,88 @@ static rp_status run_embedding_grad_add(const rp_kernel_args *args) {
   return add_selected(args, 1, rp_extent_of(&args->out[0].type, 0));
 }
 
+/* ---- embedding's, in bf16 ------------------------------------------------- */
+
+/* Columns of a row that are summed up in f32 at a time. */
+enum { COLUMNS = 256 };
+
+/* Positions sorted by the row that they add to, in order within it: row v has
+   order[ends[v - 1]] .. order[ends[v] - 1]. */
+typedef struct sorted {
+  int64_t *ends, *order;
+} sorted;
+
+static rp_status prepare_bf16(const rp_kernel_args *args, void **state,
+                              int64_t *workspace_bytes) {
+  *state = NULL;
+  const int64_t rows = args->out[0].type.dims[0];
+  const int64_t positions = rp_type_count(&args->in[args->n_in - 1].type);
+  *workspace_bytes = (rows + positions) * (int64_t)sizeof(int64_t);
+  return RP_OK;
+}
+
+static sorted sort_positions(const rp_array *idx, int64_t rows, int64_t n,
+                             void *workspace) {
+  const sorted s = {workspace, (int64_t *)workspace + rows};
+  memset(s.ends, 0, (size_t)rows * sizeof *s.ends);
+  for (int64_t i = 0; i < n; i++) s.ends[rp_index_at(idx, i)]++;
+  int64_t before = 0;
+  for (int64_t v = 0; v < rows; v++) {
+    const int64_t count = s.ends[v];
+    s.ends[v] = before;
+    before += count;
+  }
+  for (int64_t i = 0; i < n; i++) s.order[s.ends[rp_index_at(idx, i)]++] = i;
+  return s;
+}
+
+/* A row is summed up in f32 and rounded once. dw (NULL: 0) may be dx. */
+static void add_row_bf16(const int64_t *order, int64_t n, int64_t width,
+                         const uint16_t *dw, const uint16_t *dy,
+                         uint16_t *dx) {
+  for (int64_t first = 0; first < width; first += COLUMNS) {
+    const int64_t m = width - first < COLUMNS ? width - first : COLUMNS;
+    float sum[COLUMNS] = {0}, next[COLUMNS];
+    if (dw) rp_bf16_widen(sum, dw + first, 1, m);
+    for (int64_t i = 0; i < n; i++) {
+      rp_bf16_widen(next, dy + order[i] * width + first, 1, m);
+      add_f32(sum, next, m);
+    }
+    rp_bf16_round(dx + first, sum, m);
+  }
+}
+
+static rp_status add_bf16(const rp_kernel_args *args, int dy) {
+  const rp_type *table = &args->out[0].type;
+  const int64_t rows = table->dims[0], width = table->dims[1];
+  const rp_status status = rp_indices_check(args, dy + 1, rows, NULL, "index");
+  if (status != RP_OK) return status;
+  const int64_t n = rp_type_count(&args->in[dy + 1].type);
+  const uint16_t *dw = dy > 0 ? args->in[0].data : NULL;
+  const uint16_t *from = args->in[dy].data;
+  uint16_t *dx = args->out[0].data;
+  const sorted s =
+      sort_positions(&args->in[dy + 1], rows, n, args->workspace);
+#pragma omp parallel for schedule(static) if (rp_worth((n + rows) * width))
+  for (int64_t v = 0; v < rows; v++) {
+    const int64_t first = v > 0 ? s.ends[v - 1] : 0;
+    if (first == s.ends[v] && dw == dx) continue;
+    add_row_bf16(s.order + first, s.ends[v] - first, width,
+                 dw ? dw + v * width : NULL, from, dx + v * width);
+  }
+  return RP_OK;
+}
+
+static rp_status run_embedding_grad_bf16(const rp_kernel_args *args) {
+  return add_bf16(args, 0);
+}
+
+static rp_status run_embedding_grad_add_bf16(const rp_kernel_args *args) {
+  return add_bf16(args, 1);
+}
+
+/* ---- index_select's -------------------------------------------------------- */
+
 static rp_status run_index_select_grad(const rp_kernel_args *args) {
   return add_selected(args, 0,
                       rp_extent_of(&args->out[0].type, args->ints[0]));
@@ -217,10 +300,15 @@ extern const rp_op rp_op_embedding, rp_op_embedding_grad,
 static const rp_kernel rows[] = {
     {&rp_op_embedding, RP_F32, run_embedding, NULL, NULL},
     {&rp_op_embedding, RP_F64, run_embedding, NULL, NULL},
+    {&rp_op_embedding, RP_BF16, run_embedding, NULL, NULL},
     {&rp_op_embedding_grad, RP_F32, run_embedding_grad, NULL, NULL},
     {&rp_op_embedding_grad, RP_F64, run_embedding_grad, NULL, NULL},
+    {&rp_op_embedding_grad, RP_BF16, run_embedding_grad_bf16, prepare_bf16,
+     NULL},
     {&rp_op_embedding_grad_add, RP_F32, run_embedding_grad_add, NULL, NULL},
     {&rp_op_embedding_grad_add, RP_F64, run_embedding_grad_add, NULL, NULL},
+    {&rp_op_embedding_grad_add, RP_BF16, run_embedding_grad_add_bf16,
+     prepare_bf16, NULL},
     {&rp_op_index_select, RP_F32, run_index_select, NULL, NULL},
     {&rp_op_index_select, RP_F64, run_index_select, NULL, NULL},
     {&rp_op_index_select, RP_I32, run_index_select, NULL, NULL},

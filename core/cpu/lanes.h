@@ -133,16 +133,22 @@ RP_INLINE double rp_fold_bf16(rp_fold fold, const uint16_t *x, int64_t n,
   return total;
 }
 
-RP_INLINE double rp_fold_f64(rp_fold fold, const double *x, int64_t n,
-                             double shift) {
-  double lane[RP_F64_LANES];
-  for (int l = 0; l < RP_F64_LANES; l++) lane[l] = rp_fold_start(fold);
+/* Goes on with lanes behind a multiple of RP_F64_LANES elements. */
+RP_INLINE void rp_fold_lanes_f64(rp_fold fold, double *lane, const double *x,
+                                 int64_t n, double shift) {
   int64_t i = 0;
   for (; i + RP_F64_LANES <= n; i += RP_F64_LANES)
     for (int l = 0; l < RP_F64_LANES; l++)
       lane[l] = rp_fold_step_f64(fold, lane[l], x[i + l], shift);
   for (int l = 0; i < n; i++, l++)
     lane[l] = rp_fold_step_f64(fold, lane[l], x[i], shift);
+}
+
+RP_INLINE double rp_fold_f64(rp_fold fold, const double *x, int64_t n,
+                             double shift) {
+  double lane[RP_F64_LANES];
+  for (int l = 0; l < RP_F64_LANES; l++) lane[l] = rp_fold_start(fold);
+  rp_fold_lanes_f64(fold, lane, x, n, shift);
   return rp_lanes_join_f64(fold, lane);
 }
 

@@ -9,7 +9,7 @@ enum { SLOTS = RP_PARTS };
 
 extern const rp_backend rp_cpu;
 
-/* ---- the grid ---------------------------------------------------------------- */
+/* ---- the grid ------------------------------------------------------------ */
 
 static int64_t stride_along(const rp_array *in, int rank, int d) {
   const int at = d - (rank - in->type.rank);
@@ -36,10 +36,11 @@ static void make_grid(rp_pieces *f, const rp_kernel_args *args) {
   if (f->rank == 0) f->rank = 1, f->dims[0] = 1;
 }
 
-/* ---- what runs, and where it writes ------------------------------------------- */
+/* ---- what runs, and where it writes -------------------------------------- */
 
 /* The kernel of part i would run over all; its row function is kept. */
-static rp_status find_kernel(rp_pieces *f, const rp_kernel_args *args, int32_t i) {
+static rp_status find_kernel(rp_pieces *f, const rp_kernel_args *args,
+                             int32_t i) {
   const rp_part *part = &f->fusion.parts[i];
   rp_array in[RP_PART_INPUTS];
   for (int32_t k = 0; k < part->n_in; k++)
@@ -98,7 +99,7 @@ rp_status rp_pieces_prepare(rp_pieces *f, const rp_kernel_args *args) {
   return RP_OK;
 }
 
-/* ---- running ------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------- */
 
 void rp_pieces_start(rp_pieces_run *run, const rp_pieces *f,
                      const rp_kernel_args *args) {

@@ -14,6 +14,8 @@
 #ifndef RP_CPU_PIECES_H
 #define RP_CPU_PIECES_H
 
+#include <omp.h>
+
 #include "cpu/elementwise.h"
 #include "graph/op.h"
 
@@ -50,5 +52,28 @@ void rp_pieces_start(rp_pieces_run *run, const rp_pieces *pieces,
 /* Elements first .. end - 1 of the result, to `out`. */
 void rp_pieces_make(const rp_pieces_run *run, int64_t first, int64_t end,
                     void *out, char *slots);
+
+/* A value that is nowhere as a whole: what reads it (a reduction, whose
+   args->source this is) has it made, at most `room` elements at a time, on at
+   most `threads` threads. Its prepare says room, and is told nothing else. */
+typedef struct rp_source {
+  int64_t room;
+  rp_pieces_run run;
+  int threads;
+  char *workspace; /* a thread's slots, then its buffer */
+  int64_t thread_bytes;
+} rp_source;
+
+static inline char *rp_source_slots(const rp_source *source) {
+  return source->workspace + omp_get_thread_num() * source->thread_bytes;
+}
+static inline char *rp_source_buffer(const rp_source *source) {
+  return rp_source_slots(source) + rp_pieces_slot_bytes(source->run.pieces);
+}
+/* n elements from `first` on, to `out`. */
+static inline void rp_source_make(const rp_source *source, int64_t first,
+                                  int64_t n, void *out) {
+  rp_pieces_make(&source->run, first, first + n, out, rp_source_slots(source));
+}
 
 #endif

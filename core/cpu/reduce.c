@@ -2,9 +2,11 @@
    Partials go to the workspace and are joined in order, in f64. */
 #include "cpu/fold.h"
 #include "cpu/parallel.h"
+#include "cpu/pieces.h"
 #include "graph/op.h"
 
-enum { COLUMN_TILE = RP_COLUMN_TILE, ROWS = RP_FOLD_ROWS, JOIN = 256 };
+enum { COLUMN_TILE = RP_COLUMN_TILE, ROWS = RP_FOLD_ROWS, JOIN = 256,
+       NARROW = 8192 };
 
 /* ---- passes -------------------------------------------------------------- */
 /* A reduction: one fold, or two of which the first gives the second's
@@ -28,24 +30,41 @@ typedef struct task {
   const rp_folder *e;
   rp_layout l;
   const char *x;
-  int64_t count; /* elements of x */
+  const rp_source *source; /* not NULL: x is made, for folds of one pass */
+  int threads;
   char *y, *shift, *partials;
 } task;
+
+/* Fold of x's n elements from `from` on. */
+static double fold_run(const task *t, rp_fold fold, int64_t from, int64_t n,
+                       double shift) {
+  if (t->source == NULL)
+    return t->e->run(fold, t->x + from * (int64_t)t->e->x_size, n, shift);
+  char *buffer = rp_source_buffer(t->source);
+  rp_running so_far;
+  t->e->begin(fold, &so_far);
+  for (int64_t at = 0; at < n; at += RP_LANE_BLOCK) {
+    const int64_t m = n - at < RP_LANE_BLOCK ? n - at : RP_LANE_BLOCK;
+    rp_source_make(t->source, from + at, m, buffer);
+    t->e->more(fold, &so_far, buffer, m);
+  }
+  return t->e->end(fold, &so_far);
+}
 
 /* Fold of elements first..last-1 of output k's row. */
 static double fold_row(const task *t, rp_fold fold, int64_t k, int64_t first,
                        int64_t last, double shift) {
   const rp_layout *l = &t->l;
-  const int64_t size = (int64_t)t->e->x_size;
-  const char *x = t->x + rp_groups_offset(&l->kept, k) * size;
+  const int64_t base = rp_groups_offset(&l->kept, k);
   if (l->reduced.n == 0)
-    return t->e->run(fold, x + first * size, last - first, shift);
+    return fold_run(t, fold, base + first, last - first, shift);
   double total = rp_fold_start(fold);
   while (first < last) {
     const int64_t at = first % l->run;
     const int64_t n = last - first < l->run - at ? last - first : l->run - at;
-    const int64_t from = rp_groups_offset(&l->reduced, first / l->run) + at;
-    const double part = t->e->run(fold, x + from * size, n, shift);
+    const int64_t from =
+        base + rp_groups_offset(&l->reduced, first / l->run) + at;
+    const double part = fold_run(t, fold, from, n, shift);
     total = rp_nan_join_f64(fold, total, part);
     first += n;
   }
@@ -56,7 +75,7 @@ static double fold_row(const task *t, rp_fold fold, int64_t k, int64_t first,
 static void rows_whole(const task *t, const way *w, const double *divisor) {
   const int64_t length = t->l.reduced.count * t->l.run;
   const int64_t size = (int64_t)t->e->size;
-#pragma omp parallel for schedule(static) if (rp_worth(t->count))
+#pragma omp parallel for schedule(static) num_threads(t->threads)
   for (int64_t k = 0; k < t->l.kept.count; k++) {
     double shift = 0, s[1];
     for (int p = 0; p < w->passes; p++) {
@@ -70,11 +89,32 @@ static void rows_whole(const task *t, const way *w, const double *divisor) {
   }
 }
 
+/* Rows so short that a piece holds several. */
+static void rows_made(const task *t, const way *w, const double *divisor) {
+  const int64_t length = t->l.run, rows = t->l.kept.count;
+  const int64_t size = (int64_t)t->e->size, x_size = (int64_t)t->e->x_size;
+  const int64_t at_once = RP_LANE_BLOCK / length;
+  const int64_t items = (rows + at_once - 1) / at_once;
+#pragma omp parallel for schedule(static) num_threads(t->threads)
+  for (int64_t i = 0; i < items; i++) {
+    const int64_t k = i * at_once;
+    const int64_t n = rows - k < at_once ? rows - k : at_once;
+    char *buffer = rp_source_buffer(t->source);
+    rp_source_make(t->source, k * length, n * length, buffer);
+    for (int64_t j = 0; j < n; j++) {
+      const double total =
+          t->e->run(w->fold[0], buffer + j * length * x_size, length, 0);
+      t->e->store(t->y + (k + j) * size, &total, 1);
+    }
+    t->e->finish(w->finish[0], t->y + k * size, n, divisor[0], NULL);
+  }
+}
+
 static void rows_pass(const task *t, rp_fold fold, char *y) {
   const rp_layout *l = &t->l;
   const int64_t length = l->reduced.count * l->run, size = (int64_t)t->e->size;
   double *partials = (double *)t->partials;
-#pragma omp parallel for schedule(static) if (rp_worth(t->count))
+#pragma omp parallel for schedule(static) num_threads(t->threads)
   for (int64_t i = 0; i < l->kept.count * l->chunks; i++) {
     const int64_t k = i / l->chunks, first = i % l->chunks * l->chunk;
     const int64_t last =
@@ -90,6 +130,44 @@ static void rows_pass(const task *t, rp_fold fold, char *y) {
   }
 }
 
+/* Elements of a source that are made at once: rows of columns one behind the
+   other, so that what they are made of is read in its order. */
+static int64_t room_of(const rp_layout *l) {
+  if (l->rows) return RP_LANE_BLOCK;
+  const int64_t width = l->run < COLUMN_TILE ? l->run : COLUMN_TILE;
+  return ROWS * width > NARROW ? ROWS * width : NARROW;
+}
+
+/* Rows first..last-1 of what the source makes, m entries of each from `base`
+   on, into acc. Whole rows are neighbours where the innermost reduced dim goes
+   on. */
+static void fold_made(const task *t, rp_fold fold, char *acc, int64_t base,
+                      int64_t first, int64_t last, int64_t m) {
+  const rp_layout *l = &t->l;
+  const int64_t bytes = m * (int64_t)t->e->x_size;
+  const int64_t near = m == l->run && l->reduced.n
+                           ? l->reduced.dims[l->reduced.n - 1] : 1;
+  const int64_t most = room_of(l) / m / ROWS * ROWS;
+  char *buffer = rp_source_buffer(t->source);
+  while (first < last) {
+    const int64_t n = last - first < most ? last - first : most;
+    for (int64_t i = 0; i < n;) {
+      const int64_t left = near - (first + i) % near;
+      const int64_t rows = n - i < left ? n - i : left;
+      rp_source_make(t->source,
+                     base + rp_groups_offset(&l->reduced, first + i), rows * m,
+                     buffer + i * bytes);
+      i += rows;
+    }
+    for (int64_t i = 0; i < n; i += ROWS) {
+      const void *row[ROWS];
+      for (int j = 0; j < ROWS; j++) row[j] = buffer + (i + j) * bytes;
+      t->e->rows(fold, acc, row, (int)(n - i < ROWS ? n - i : ROWS), m, NULL);
+    }
+    first += n;
+  }
+}
+
 /* Rows first..last-1 of output run k, entries at..at+m-1, into acc. */
 static void fold_columns(const task *t, rp_fold fold, char *acc, int64_t k,
                          int64_t first, int64_t last, int64_t at, int64_t m,
@@ -97,11 +175,16 @@ static void fold_columns(const task *t, rp_fold fold, char *acc, int64_t k,
   const rp_layout *l = &t->l;
   const int64_t size = (int64_t)t->e->size;
   const int64_t x_size = (int64_t)t->e->x_size;
-  const char *x = t->x + (rp_groups_offset(&l->kept, k) + at) * x_size;
+  const int64_t base = rp_groups_offset(&l->kept, k) + at;
   double start[JOIN];
   for (int j = 0; j < JOIN; j++) start[j] = rp_fold_start(fold);
   for (int64_t j = 0; j < m; j += JOIN)
     t->e->store(acc + j * size, start, m - j < JOIN ? m - j : JOIN);
+  if (t->source) {
+    fold_made(t, fold, acc, base, first, last, m);
+    return;
+  }
+  const char *x = t->x + base * x_size;
   for (; first < last; first += ROWS) {
     const void *row[ROWS];
     const int n = (int)(last - first < ROWS ? last - first : ROWS);
@@ -115,7 +198,7 @@ static void join_columns(const task *t, rp_fold fold, char *y) {
   const rp_layout *l = &t->l;
   const int64_t size = (int64_t)t->e->size;
   const int64_t tiles = (l->run + JOIN - 1) / JOIN;
-#pragma omp parallel for schedule(static) if (rp_worth(t->count))
+#pragma omp parallel for schedule(static) num_threads(t->threads)
   for (int64_t i = 0; i < l->kept.count * tiles; i++) {
     const int64_t k = i / tiles, at = i % tiles * JOIN;
     const int64_t m = l->run - at < JOIN ? l->run - at : JOIN;
@@ -134,7 +217,7 @@ static void columns_pass(const task *t, rp_fold fold, char *y) {
   const int64_t tiles = (l->run + COLUMN_TILE - 1) / COLUMN_TILE;
   const int64_t items = l->kept.count * l->chunks * tiles;
   char *into = l->chunks > 1 ? t->partials : y;
-#pragma omp parallel for schedule(static) if (rp_worth(t->count))
+#pragma omp parallel for schedule(static) num_threads(t->threads)
   for (int64_t i = 0; i < items; i++) {
     const int64_t part = i / tiles, k = part / l->chunks;
     const int64_t at = i % tiles * COLUMN_TILE;
@@ -188,21 +271,34 @@ static rp_status measure(const rp_kernel_args *args, const way *w,
   rp_layout l;
   rp_layout_of(&l, x, set);
   *bytes = partial_bytes(&l, size) + shift_bytes(&l, w, size);
+  if (args->source) args->source->room = room_of(&l);
   return RP_OK;
+}
+
+static int threads_for(const rp_kernel_args *args) {
+  if (args->source) return args->source->threads;
+  return rp_worth(rp_type_count(&args->in[0].type)) ? omp_get_max_threads()
+                                                    : 1;
 }
 
 static rp_status reduce(const rp_kernel_args *args, const way *w,
                         uint32_t set, int64_t correction) {
   const rp_type *x = &args->in[0].type;
   task t = {.e = folder_of(x), .x = args->in[0].data,
-            .count = rp_type_count(x), .y = args->out[0].data,
-            .partials = args->workspace};
+            .source = args->source,
+            .threads = threads_for(args),
+            .y = args->out[0].data, .partials = args->workspace};
   rp_layout_of(&t.l, x, set);
   const rp_layout *l = &t.l;
   const int64_t outputs = l->kept.count * (l->rows ? 1 : l->run);
   const int64_t n = l->reduced.count * (l->rows ? l->run : 1);
   const double divisor[2] = {
       (double)n, n > correction ? (double)(n - correction) : 0};
+  if (t.source && l->rows && l->reduced.n == 0 && l->run > 0 &&
+      l->run <= RP_LANE_BLOCK) {
+    rows_made(&t, w, divisor);
+    return RP_OK;
+  }
   if (l->rows && l->chunks == 1) {
     rows_whole(&t, w, divisor);
     return RP_OK;

@@ -29,18 +29,25 @@ static loaded libraries[] = {
 };
 enum { LIBRARIES = sizeof libraries / sizeof *libraries, PATH = 4096 };
 
-/* The record of that name, those of fused nodes and of an op's parts, which
-   are in no registry, too. */
+/* op or one of those that do its work with others', which are in no registry,
+   where it has that name. */
+static const rp_op *find_in(const rp_op *op, const char *name) {
+  if (op == NULL || strcmp(op->name, name) == 0) return op;
+  const rp_op *found = find_in(op->beside.whole, name);
+  for (int k = 0; k < 2 && found == NULL; k++)
+    found = find_in(op->parts[k], name);
+  for (int k = 0; k < RP_ENDINGS && found == NULL; k++)
+    found = find_in(op->ends[k].whole, name);
+  return found;
+}
+
+/* The record of that name. */
 static const rp_op *op_of(const char *name) {
   const rp_op *op = rp_op_find(name);
-  if (op) return op;
-  if (strcmp(name, rp_op_fused.name) == 0) return &rp_op_fused;
-  for (int i = 0; i < rp_op_count(); i++)
-    for (int k = 0; k < 2; k++) {
-      const rp_op *part = rp_op_at(i)->parts[k];
-      if (part && strcmp(part->name, name) == 0) return part;
-    }
-  return NULL;
+  if (op == NULL) op = find_in(&rp_op_fused, name);
+  for (int i = 0; i < rp_op_count() && op == NULL; i++)
+    op = find_in(rp_op_at(i), name);
+  return op;
 }
 
 /* The library's rows with their ops found, as one table for the life of the

@@ -393,7 +393,13 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
     const bool fuses = ctx->fuses && !rp_watches(ctx);
     if (status == RP_OK && fuses) status = rp_graph_end(
         graph, ctx, has_kernel, ctx->devices[p->device]->backend);
+    if (status == RP_OK && fuses) status = rp_graph_beside(
+        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
+    if (status == RP_OK && fuses) status = rp_graph_repeat(
+        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
     if (status == RP_OK && fuses) status = rp_graph_fuse(graph, ctx);
+    if (status == RP_OK && fuses) status = rp_graph_fold(
+        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
     if (status == RP_OK) status = rp_graph_find_light(graph, ctx);
     if (status == RP_OK && fuses) status = rp_graph_tile(
         graph, ctx, has_kernel, ctx->devices[p->device]->backend);

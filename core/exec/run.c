@@ -129,7 +129,7 @@ static rp_status check_indices(const rp_execution *e) {
   for (int32_t r = 0; r < graph->ranges.n && status == RP_OK; r++) {
     const rp_graph_range *check = &graph->ranges.at[r];
     const rp_type *type = &graph->leaves.at[check->leaf].type;
-    if ((type->dtype != RP_I32 && type->dtype != RP_I64) ||
+    if (!rp_dtype_is_index((rp_dtype)type->dtype) ||
         rp_type_count(type) == 0)
       continue;
     void *copy = NULL;

@@ -41,6 +41,19 @@ static bool others_fit(const rp_graph *graph, int32_t i, int32_t operand,
   return true;
 }
 
+static bool same_rows(const rp_type *a, const rp_type *b) {
+  return a->rank > 0 && b->rank > 0 && rp_type_count(a) == rp_type_count(b) &&
+         a->dims[a->rank - 1] == b->dims[b->rank - 1];
+}
+
+/* `in` has each element of a value once, in order, in whatever dims. */
+static bool is_all(const rp_graph *graph, const rp_operand *in) {
+  return in->value >= 0 && in->strides.offset == 0 &&
+         rp_type_count(&in->type) ==
+             rp_type_count(&graph->values.at[in->value].type) &&
+         rp_strides_are_contiguous(&in->type, &in->strides);
+}
+
 typedef struct search {
   const rp_graph *graph;
   const int32_t *readers;
@@ -62,7 +75,8 @@ static bool may_end(const search *s, const rp_ending *end, int32_t i,
          !value->target &&
          (value->node < graph->n_forward) == (i < graph->n_forward) &&
          rp_graph_same_stretch(graph, front, node) &&
-         rp_dims_equal(&value->type, result) &&
+         (end->rows ? k == 0 && same_rows(&value->type, result)
+                    : rp_dims_equal(&value->type, result)) &&
          end->fits(first, &value->type, result) &&
          others_fit(graph, i, k, value->node) &&
          s->runs(s->user, end->whole, (rp_dtype)first->dtype);
@@ -74,10 +88,12 @@ static bool find_pair(const search *s, int32_t i, pair *out) {
   if (!(node->op->flags & RP_ELEMENTWISE) || node->n_values != 1) return false;
   for (int32_t k = 0; k < node->n_operands; k++) {
     const rp_operand *in = rp_graph_in(graph, node, k);
-    if (!rp_operand_is_whole(graph, in)) continue;
+    if (!is_all(graph, in)) continue;
     const int32_t front = graph->values.at[in->value].node;
     const rp_ending *end = ending_of(graph->nodes.at[front].op, node->op);
-    if (end == NULL || !may_end(s, end, i, k)) continue;
+    if (end == NULL || (!end->rows && !rp_operand_is_whole(graph, in)) ||
+        !may_end(s, end, i, k))
+      continue;
     *out = (pair){front, i, k, end->whole};
     return true;
   }
@@ -88,7 +104,11 @@ static bool find_pair(const search *s, int32_t i, pair *out) {
 static bool append(rp_context *ctx, void *front, int32_t *n_front,
                    void *behind, int32_t n_behind, size_t size) {
   void **first = front, **second = behind;
-  if (n_behind == 0) return true;
+  if (n_behind == 0) {
+    rp_free(ctx, *second, 0);
+    *second = NULL;
+    return true;
+  }
   char *all = rp_alloc(ctx, (size_t)(*n_front + n_behind) * size);
   if (all == NULL) return false;
   const size_t old = (size_t)*n_front * size;
@@ -123,11 +143,12 @@ static rp_status merge(rp_graph *graph, rp_context *ctx, const pair *found) {
     if (k != found->operand)
       graph->operands.at[graph->operands.n++] = *rp_graph_in(graph, behind, k);
   rp_graph_value *made = &graph->values.at[front->first_value];
-  const rp_graph_value *result = &graph->values.at[behind->first_value];
+  rp_graph_value *result = &graph->values.at[behind->first_value];
   const double between = (double)rp_value_bytes(graph, front->first_value);
   made->type = result->type;
   made->keep = result->keep;
   made->target = result->target;
+  result->keep = result->target = false;
   front->op = found->whole;
   front->in_place = found->whole->in_place;
   front->first_operand = first;
@@ -136,22 +157,6 @@ static rp_status merge(rp_graph *graph, rp_context *ctx, const pair *found) {
   front->bytes += behind->bytes - 2 * between;
   if (found->behind < graph->n_forward) front->place = behind->place;
   return RP_OK;
-}
-
-static void drop_merged(rp_graph *graph, int32_t *moved) {
-  int32_t n = 0, n_forward = 0;
-  for (int32_t i = 0; i < graph->nodes.n; i++) {
-    if (moved[i] >= 0) { /* to an earlier node, whose new place is known */
-      moved[i] = moved[moved[i]];
-      continue;
-    }
-    moved[i] = n;
-    graph->nodes.at[n++] = graph->nodes.at[i];
-    if (i < graph->n_forward) n_forward = n;
-  }
-  graph->nodes.n = n;
-  graph->n_forward = n_forward;
-  rp_graph_renumber(graph, moved);
 }
 
 static void read_replaced(rp_graph *graph, const rp_graph_node *node,
@@ -189,7 +194,7 @@ rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
     int32_t *value = &graph->targets.at[t];
     if (*value >= 0) *value = replaced[*value];
   }
-  if (status == RP_OK) drop_merged(graph, moved);
+  if (status == RP_OK) rp_graph_drop_moved(graph, moved);
   rp_free(ctx, readers, values);
   rp_free(ctx, replaced, values);
   rp_free(ctx, moved, nodes);

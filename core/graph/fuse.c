@@ -20,7 +20,7 @@ const rp_op rp_op_fused = {
     .flags = RP_ELEMENTWISE | RP_STRIDED | RP_VARIADIC,
 };
 
-static bool is_fusable(const rp_graph_node *node) {
+bool rp_graph_node_fuses(const rp_graph_node *node) {
   return node->op->flags & RP_ELEMENTWISE && node->n_values == 1 &&
          node->n_operands >= 1 && node->n_operands <= RP_PART_INPUTS &&
          node->op->effects == NULL &&
@@ -35,7 +35,8 @@ static bool may_join(const rp_graph *graph, const int32_t *readers, int32_t at,
   const rp_graph_node *last = &graph->nodes.at[root];
   const rp_graph_value *value = &graph->values.at[node->first_value];
   const rp_graph_value *made = &graph->values.at[last->first_value];
-  if (!is_fusable(node) || !rp_graph_same_stretch(graph, node, last) || value->keep ||
+  if (!rp_graph_node_fuses(node) ||
+      !rp_graph_same_stretch(graph, node, last) || value->keep ||
       value->target || !rp_dims_equal(&value->type, &made->type) ||
       (at < graph->n_forward) != (root < graph->n_forward))
     return false;
@@ -102,10 +103,9 @@ static bool may_overwrite(const rp_fusion *fusion, int32_t j) {
   return true;
 }
 
-/* Makes `first`..root one node at root's place; the others lose their
-   attributes to it. */
-static rp_status make_fused(rp_graph *graph, rp_context *ctx, int32_t first,
-                            int32_t root) {
+/* The others lose their attributes to root. */
+rp_status rp_graph_make_fused(rp_graph *graph, rp_context *ctx, int32_t first,
+                              int32_t root) {
   rp_operand operands[OPERANDS];
   const int32_t n = collect_operands(graph, first, root, operands);
   rp_fusion *fusion = rp_alloc(ctx, sizeof *fusion);
@@ -155,7 +155,7 @@ static rp_status make_fused(rp_graph *graph, rp_context *ctx, int32_t first,
 /* The first node of root's group. */
 static int32_t group_of(const rp_graph *graph, const int32_t *readers,
                         int32_t root) {
-  if (!is_fusable(&graph->nodes.at[root])) return root;
+  if (!rp_graph_node_fuses(&graph->nodes.at[root])) return root;
   rp_operand operands[OPERANDS];
   int32_t first = root;
   while (first > 0 && root - first + 1 < RP_PARTS &&
@@ -190,7 +190,7 @@ rp_status rp_graph_fuse(rp_graph *graph, rp_context *ctx) {
        root--) {
     const int32_t first = group_of(graph, readers, root);
     if (first == root) continue;
-    status = make_fused(graph, ctx, first, root);
+    status = rp_graph_make_fused(graph, ctx, first, root);
     for (; status == RP_OK && root > first; root--) moved[root - 1] = -1;
   }
   if (status == RP_OK) drop_fused(graph, moved);

@@ -271,6 +271,22 @@ void rp_graph_renumber(rp_graph *graph, const int32_t *moved) {
   }
 }
 
+void rp_graph_drop_moved(rp_graph *graph, int32_t *moved) {
+  int32_t n = 0, n_forward = 0;
+  for (int32_t i = 0; i < graph->nodes.n; i++) {
+    if (moved[i] >= 0) { /* its new place is known */
+      moved[i] = moved[moved[i]];
+      continue;
+    }
+    moved[i] = n;
+    graph->nodes.at[n++] = graph->nodes.at[i];
+    if (i < graph->n_forward) n_forward = n;
+  }
+  graph->nodes.n = n;
+  graph->n_forward = n_forward;
+  rp_graph_renumber(graph, moved);
+}
+
 bool rp_operand_is_whole(const rp_graph *graph, const rp_operand *in) {
   return in->value >= 0 && in->strides.offset == 0 &&
          rp_type_equal(&in->type, &graph->values.at[in->value].type) &&
@@ -310,6 +326,11 @@ void rp_graph_free(rp_graph *graph, rp_context *ctx) {
       const rp_part *part = &node->fusion->parts[k];
       free_attributes(ctx, part->ints, part->n_ints, part->reals,
                       part->n_reals);
+    }
+    if (node->fusion) {
+      const rp_part *fold = &node->fusion->fold;
+      free_attributes(ctx, fold->ints, fold->n_ints, fold->reals,
+                      fold->n_reals);
     }
     rp_free(ctx, node->fusion, sizeof *node->fusion);
   }

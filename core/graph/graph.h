@@ -122,6 +122,13 @@ rp_status rp_graph_split(rp_graph *graph, rp_context *ctx);
 typedef bool rp_runs(const void *user, const rp_op *op, rp_dtype dtype);
 rp_status rp_graph_end(rp_graph *graph, rp_context *ctx, rp_runs *runs,
                        const void *user);
+/* Lets forward ops write what an elementwise op makes of their output beside
+   it (rp_op.beside), for readers that are not elementwise. Where backward reads
+   both, it has the elementwise op once more, from the output: the two need not
+   have the same bits, and which of them a reader gets does not depend on what
+   is kept. */
+rp_status rp_graph_beside(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                          const void *user);
 /* Makes chains and small trees of elementwise ops one node each, where nobody
    else reads what is in between: ops recorded one after the other, of one
    layer and mark, whose values have one shape. Bits stay. */
@@ -132,6 +139,26 @@ rp_status rp_graph_fuse(rp_graph *graph, rp_context *ctx);
    where anything changed. Bits stay. */
 rp_status rp_graph_tile(rp_graph *graph, rp_context *ctx, rp_runs *runs,
                         const void *user);
+/* Whether a node may be part of such a group; and nodes first .. root as one,
+   at root's place. */
+bool rp_graph_node_fuses(const rp_graph_node *node);
+rp_status rp_graph_make_fused(rp_graph *graph, rp_context *ctx, int32_t first,
+                              int32_t root);
+/* Lets a reduction (RP_FOLDS) that alone reads what an elementwise op or a
+   group of them makes run inside of it, where `runs` says so of
+   rp_op_fused_fold: what is reduced is nowhere as a whole. Bits stay. */
+rp_status rp_graph_fold(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                        const void *user);
+/* Whether `node` may run inside of `maker`, whose value it reads, if nobody
+   else does. */
+bool rp_graph_may_fold(const rp_graph *graph, const rp_graph_node *maker,
+                       const rp_graph_node *node, rp_runs *runs,
+                       const void *user);
+/* Gives backward elementwise nodes of its own for light values that groups
+   alone read, on both sides: then neither side writes them. Before
+   rp_graph_fuse. */
+rp_status rp_graph_repeat(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                          const void *user);
 /* Marks the forward values that no strategy keeps unless it says so. unread:
    backward does not read them. light: it does, and a short chain of cheap ops
    makes them again from leaves and from what backward reads anyway (an
@@ -141,6 +168,9 @@ rp_status rp_graph_find_light(rp_graph *graph, rp_context *ctx);
 /* What nodes that moved are called by: values' makers, origins, ranges.
    moved[i]: where old node i, or what took its place, is now; -1: gone. */
 void rp_graph_renumber(rp_graph *graph, const int32_t *moved);
+/* Drops the nodes that went into an earlier one, moved[i] (-1: stays), which
+   leaves moved as rp_graph_renumber takes it. */
+void rp_graph_drop_moved(rp_graph *graph, int32_t *moved);
 void rp_graph_free(rp_graph *graph, rp_context *ctx);
 
 static inline const char *rp_graph_node_name(const rp_graph_node *node) {

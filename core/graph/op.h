@@ -48,7 +48,10 @@ enum {
   RP_MIXED = 1 << 11,
   /* Updates: may have one input more before the guard, a number of rank 0 and
      of the gradient's dtype (the factor): the gradient is multiplied by it. */
-  RP_SCALABLE = 1 << 12
+  RP_SCALABLE = 1 << 12,
+  /* Folds its only input into what it makes. Its kernels take one that is
+     nowhere as a whole, too (graph/edge.c): in pieces, with the same bits. */
+  RP_FOLDS = 1 << 13
 };
 
 typedef struct rp_cost {
@@ -74,7 +77,18 @@ typedef struct rp_ending {
   const rp_op *behind, *whole;
   /* For input 0, output 0 and what `behind` makes of it. */
   bool (*fits)(const rp_type *in, const rp_type *made, const rp_type *out);
+  /* Output 0 is input 0 of `behind`, there perhaps in other dims with the same
+     last one; bits may be those of `behind` on what is not rounded yet. */
+  bool rows;
 } rp_ending;
+
+/* An elementwise op of one input, without attributes, and the op that writes
+   what it makes of output 0: `whole` has this op's inputs and attributes, and
+   either output 0 and that or, where nobody reads output 0, that alone. It is
+   in no registry; bits may be those of `behind` on what is not rounded yet. */
+typedef struct rp_beside {
+  const rp_op *behind, *whole;
+} rp_beside;
 
 enum { RP_ENDINGS = 2 };
 
@@ -141,6 +155,8 @@ struct rp_op {
   const rp_op *parts[2];
   /* What may run with this op, up to the first without an op. */
   rp_ending ends[RP_ENDINGS];
+  /* What may be written with output 0. */
+  rp_beside beside;
 
   /* NULL: one FLOP an output element, every input and output touched once. */
   rp_cost (*cost)(const rp_node *node);
@@ -180,19 +196,21 @@ typedef struct rp_part {
   rp_type type;
 } rp_part;
 
-/* Elementwise ops in the order they run; the last makes the node's output.
-   Of rp_op_fused_product (graph/tiled.c) one part is a product: those before
-   it make one of its operands, which it reads as `made`, those behind it read
-   its result element for element. */
+/* Elementwise ops in the order they run; the last makes the node's output, or
+   what `fold` makes it of. Of rp_op_fused_product (graph/tiled.c) one part is a
+   product: those before it make one of its operands, which it reads as `made`,
+   those behind it read its result element for element. */
 typedef struct rp_fusion {
   int32_t n, product;
   rp_part parts[RP_PARTS];
   rp_type made;
   rp_strides made_strides;
-  char name[RP_PARTS * 16]; /* "dropout+add" */
+  rp_part fold;    /* op NULL: none */
+  rp_type folded;  /* what the last part makes, as fold reads it */
+  char name[(RP_PARTS + 1) * 16]; /* "dropout+add", "sub+square+mean" */
 } rp_fusion;
 
-extern const rp_op rp_op_fused, rp_op_fused_product;
+extern const rp_op rp_op_fused, rp_op_fused_fold, rp_op_fused_product;
 
 /* Shape rules that many records share. */
 rp_status rp_type_like_first(const rp_node *node, rp_type *out);

@@ -21,7 +21,7 @@ extern const rp_op rp_op_embedding, rp_op_embedding_grad,
 
 static rp_status check_indices(const rp_node *node) {
   const rp_dtype dtype = (rp_dtype)rp_in(node, 1)->dtype;
-  if (dtype == RP_I32 || dtype == RP_I64) return RP_OK;
+  if (rp_dtype_is_index(dtype)) return RP_OK;
   return rp_node_fail(node, RP_DTYPE, "indices are %s; cast them with :to'i64'",
                       rp_dtype_name(dtype));
 }
@@ -146,7 +146,7 @@ static rp_status embedding_grad_add_type(const rp_node *node, rp_type *out) {
   const rp_type *dw = rp_in(node, 0), *dy = rp_in(node, 1),
                 *idx = rp_in(node, 2);
   bool fits = dw->rank == 2 && dw->dtype == dy->dtype &&
-              (idx->dtype == RP_I32 || idx->dtype == RP_I64) &&
+              rp_dtype_is_index((rp_dtype)idx->dtype) &&
               dy->rank == idx->rank + 1 &&
               dy->dims[dy->rank - 1] == dw->dims[1];
   for (int i = 0; fits && i < idx->rank; i++)

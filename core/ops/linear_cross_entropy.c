@@ -86,7 +86,7 @@ static rp_status check(const rp_node *node, int64_t reduction) {
   if (status != RP_OK) return status;
   const rp_type *x = rp_in(node, X), *labels = rp_in(node, LABELS);
   char a[RP_DIMS_TEXT], b[RP_DIMS_TEXT];
-  if (labels->dtype != RP_I32 && labels->dtype != RP_I64)
+  if (!rp_dtype_is_index((rp_dtype)labels->dtype))
     return rp_node_fail(node, RP_DTYPE,
                         "labels are %s; cast them with :to'i64'",
                         rp_dtype_name((rp_dtype)labels->dtype));

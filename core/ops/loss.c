@@ -29,7 +29,7 @@ static rp_type leading(const rp_type *logits) {
 static rp_status check(const rp_node *node, int i) {
   const rp_type *x = rp_in(node, i), *labels = rp_in(node, i + 1);
   char a[RP_DIMS_TEXT], b[RP_DIMS_TEXT];
-  if (labels->dtype != RP_I32 && labels->dtype != RP_I64)
+  if (!rp_dtype_is_index((rp_dtype)labels->dtype))
     return rp_node_fail(node, RP_DTYPE,
                         "labels are %s; cast them with :to'i64'",
                         rp_dtype_name((rp_dtype)labels->dtype));

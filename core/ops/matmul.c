@@ -21,7 +21,8 @@
 
 #include "graph/op.h"
 
-extern const rp_op rp_op_matmul, rp_op_linear;
+extern const rp_op rp_op_matmul, rp_op_linear, rp_op_gelu_tanh,
+    rp_op_gelu_tanh_grad;
 
 /* ---- shared --------------------------------------------------------------------- */
 
@@ -176,12 +177,25 @@ static rp_cost matmul_cost(const rp_node *node) {
   return product_cost(node, (double)last(rp_in(node, 0), 0));
 }
 
+static bool has_one_dtype(const rp_type *in, const rp_type *made,
+                          const rp_type *out) {
+  return in->dtype == made->dtype && made->dtype == out->dtype;
+}
+
+/* a, b, x -> gelu_tanh_grad(a b, x), in x's dims. */
+const rp_op rp_op_matmul_gelu_tanh_grad = {
+    .name = "matmul+gelu_tanh_grad", .inputs = 3, .outputs = 1,
+    .flags = RP_STRIDED | RP_COSTLY,
+};
+
 const rp_op rp_op_matmul = {
     .name = "matmul", .inputs = 2, .outputs = 1,
     .flags = RP_STRIDED | RP_COSTLY, .narrow = 1 | 2,
     .product = RP_PRODUCT,
     .type = matmul_type, .accepts = matmul_accepts, .grad = matmul_grad,
     .cost = matmul_cost,
+    .ends = {{&rp_op_gelu_tanh_grad, &rp_op_matmul_gelu_tanh_grad,
+              has_one_dtype, .rows = true}},
 };
 
 /* ---- linear --------------------------------------------------------------------- */
@@ -248,10 +262,17 @@ static rp_cost linear_cost(const rp_node *node) {
   return product_cost(node, (double)last(rp_in(node, 0), 0));
 }
 
+/* x, w[, bias] -> y, gelu_tanh(y), or that alone. */
+const rp_op rp_op_linear_gelu_tanh = {
+    .name = "linear+gelu_tanh", .inputs = 2, .outputs = 2,
+    .flags = RP_STRIDED | RP_COSTLY | RP_VARIADIC | RP_MIXED,
+};
+
 const rp_op rp_op_linear = {
     .name = "linear", .inputs = 2, .outputs = 1,
     .flags = RP_STRIDED | RP_COSTLY | RP_VARIADIC | RP_MIXED, .narrow = 1 | 2,
     .product = RP_PRODUCT_TRANSPOSED,
     .type = linear_type, .accepts = linear_accepts, .grad = linear_grad,
     .cost = linear_cost,
+    .beside = {&rp_op_gelu_tanh, &rp_op_linear_gelu_tanh},
 };

@@ -210,22 +210,22 @@ static void cumsum_grad(rp_tape *tape, const rp_node *node,
 
 /* ---- records ------------------------------------------------------------- */
 const rp_op rp_op_sum = {
-    .name = "sum", .inputs = 1, .outputs = 1,
+    .name = "sum", .inputs = 1, .outputs = 1, .flags = RP_FOLDS,
     .type = sum_type, .grad = sum_grad, .cost = one_pass_cost,
 };
 
 const rp_op rp_op_mean = {
-    .name = "mean", .inputs = 1, .outputs = 1,
+    .name = "mean", .inputs = 1, .outputs = 1, .flags = RP_FOLDS,
     .type = fold_type, .grad = mean_grad, .cost = one_pass_cost,
 };
 
 const rp_op rp_op_max = {
-    .name = "max", .inputs = 1, .outputs = 1,
+    .name = "max", .inputs = 1, .outputs = 1, .flags = RP_FOLDS,
     .type = extreme_type, .grad = extreme_grad, .cost = one_pass_cost,
 };
 
 const rp_op rp_op_min = {
-    .name = "min", .inputs = 1, .outputs = 1,
+    .name = "min", .inputs = 1, .outputs = 1, .flags = RP_FOLDS,
     .type = extreme_type, .grad = extreme_grad, .cost = one_pass_cost,
 };
 
@@ -259,7 +259,7 @@ static rp_status sum_to_type(const rp_node *node, rp_type *out) {
 }
 
 const rp_op rp_op_sum_to = {
-    .name = "sum_to", .inputs = 1, .outputs = 1,
+    .name = "sum_to", .inputs = 1, .outputs = 1, .flags = RP_FOLDS,
     .type = sum_to_type, .grad = sum_to_grad, .cost = one_pass_cost,
 };
 
@@ -273,7 +273,7 @@ static rp_cost sum_squares_cost(const rp_node *node) {
 }
 
 const rp_op rp_op_sum_squares = {
-    .name = "sum_squares", .inputs = 1, .outputs = 1,
+    .name = "sum_squares", .inputs = 1, .outputs = 1, .flags = RP_FOLDS,
     .type = sum_squares_type, .grad = sum_squares_grad,
     .cost = sum_squares_cost,
 };

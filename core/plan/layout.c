@@ -5,7 +5,10 @@
    Method: place boxes one by one, each at the lowest offset where it meets no
    placed box that is alive at the same time (Pisarchyk & Lee, "Efficient
    Memory Management for Deep Neural Net Inference", 2020: greedy by size),
-   in three orders; keep the smallest arena. */
+   in three orders; keep the smallest arena. Where very many are of the least
+   size (a long computation with scalars), they are given slots first: boxes of
+   one size need no more slots than are alive at once, in whatever order their
+   time comes. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,6 +137,57 @@ static int64_t place(box *boxes, int32_t n, int64_t most, shelf *s) {
   return arena;
 }
 
+/* Boxes of the least size that are worth slots of their own. */
+enum { MANY = 1024 };
+
+/* Boxes, all of one size and by start, into slots at the arena's beginning, by
+   what is free when each starts. Returns the slots' bytes; -1 without
+   memory. */
+static int64_t give_slots(box *boxes, int32_t n, rp_context *ctx,
+                          int32_t instructions) {
+  /* Boxes by their end: the first of each instruction, and the next one. */
+  const size_t ends_size = (size_t)instructions * sizeof(int32_t);
+  const size_t size = (size_t)n * sizeof(int32_t);
+  int32_t *ends = rp_alloc(ctx, ends_size), *next = rp_alloc(ctx, size);
+  int32_t *unused = rp_alloc(ctx, size);
+  int32_t slots = 0, n_unused = 0, at = 0;
+  const bool made = ends && next && unused;
+  for (int32_t i = 0; made && i < instructions; i++) ends[i] = -1;
+  for (int32_t i = 0; made && i < n; i++) {
+    for (; at < boxes[i].start; at++)
+      for (int32_t b = ends[at]; b >= 0; b = next[b])
+        unused[n_unused++] = (int32_t)(boxes[b].offset / boxes[b].size);
+    const int32_t slot = n_unused > 0 ? unused[--n_unused] : slots++;
+    boxes[i].offset = slot * boxes[i].size;
+    next[i] = ends[boxes[i].end];
+    ends[boxes[i].end] = i;
+  }
+  rp_free(ctx, ends, ends_size);
+  rp_free(ctx, next, size);
+  rp_free(ctx, unused, size);
+  return made ? slots * boxes[0].size : -1;
+}
+
+/* All boxes, sorted by size: those of the least one in slots, the others
+   behind these. *arena stays as it is where slots are not worth it. */
+static rp_status place_behind_slots(box *boxes, int32_t n, int64_t most,
+                                    shelf *s, rp_context *ctx,
+                                    int32_t instructions, int64_t *arena) {
+  int32_t end = n; /* of those that have a size */
+  while (end > 0 && boxes[end - 1].size == 0) boxes[--end].offset = 0;
+  int32_t first = end; /* of the least */
+  while (first > 0 && boxes[first - 1].size == boxes[end - 1].size) first--;
+  if (end - first < MANY) return RP_OK;
+  const int64_t slots =
+      give_slots(boxes + first, end - first, ctx, instructions);
+  if (slots < 0) return RP_NOMEM;
+  if (slots > most) return RP_OK;
+  const int64_t behind = place(boxes, first, most - slots, s);
+  for (int32_t i = 0; i < first; i++) boxes[i].offset += slots;
+  *arena = slots + behind;
+  return RP_OK;
+}
+
 /* Boxes of instances, then of workspaces; box id = index of the first
    instance, or n_instances + instruction. */
 static int32_t make_boxes(box *boxes, const rp_graph *graph,
@@ -215,18 +269,22 @@ rp_status rp_layout_make(rp_layout *layout, rp_context *ctx,
     layout->arena_bytes = INT64_MAX;
     /* Another order is tried while it could gain more than 1/256. */
     const int64_t enough = layout->live_bytes + layout->live_bytes / 256;
-    for (int o = 0; o < 3 && layout->arena_bytes > enough; o++) {
-      qsort(boxes, (size_t)n, sizeof(box), orders[o]);
-      const int64_t arena = place(boxes, n, most_bytes, &s);
+    for (int o = -1; o < 3 && layout->arena_bytes > enough; o++) {
+      int64_t arena = INT64_MAX;
+      qsort(boxes, (size_t)n, sizeof(box), orders[o < 0 ? 0 : o]);
+      if (o >= 0) arena = place(boxes, n, most_bytes, &s);
+      else status = place_behind_slots(boxes, n, most_bytes, &s, ctx, length,
+                                       &arena);
+      if (status != RP_OK) break;
       if (arena > most_bytes || arena >= layout->arena_bytes) continue;
       layout->arena_bytes = most_bytes = arena;
       for (int32_t i = 0; i < n; i++) best[boxes[i].id] = boxes[i].offset;
     }
     for (int32_t v = 0; v < n_instances; v++) {
-      int32_t first = v;
-      while (program->instances.at[first].shares >= 0)
-        first = program->instances.at[first].shares;
-      layout->offsets[v] = box_of[v] < 0 ? -1 : best[first];
+      const int32_t shares = program->instances.at[v].shares;
+      layout->offsets[v] = box_of[v] < 0 ? -1
+                           : shares >= 0 ? layout->offsets[shares]
+                                         : best[v];
     }
     for (int32_t i = 0; i < length; i++) {
       const rp_instruction *run = &program->instructions.at[i];

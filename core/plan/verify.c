@@ -2,11 +2,16 @@
 
    Invariant of the simulation: live lists exactly the instances that have
    been made and not freed; state[i] is ABSENT, ALIVE, SPOILT (alive, but
-   another instance has taken its bytes over) or FREED. */
+   another instance has taken its bytes over) or FREED. taken has those that
+   are ALIVE and have bytes in the arena; no two of them overlap, but that an
+   instance and the one that it takes over lie on the very same bytes until
+   the latter is SPOILT. So what a range overlaps, if anything, is the last
+   one that begins in front of its end. */
 #include <string.h>
 
 #include "base/context.h"
 #include "plan/plan.h"
+#include "plan/taken.h"
 
 typedef enum state { ABSENT, ALIVE, SPOILT, FREED } state;
 
@@ -18,6 +23,8 @@ typedef struct proof {
   const int64_t *workspace_bytes;
   uint8_t *states;
   RP_ARRAY(int32_t) live;
+  int32_t *live_at;      /* by instance: where live has it */
+  rp_taken taken;
   int32_t *effect_runs;  /* by node */
   int32_t *leaf_writer;  /* by leaf: the effect, or -1 */
   int32_t *leaf_call;    /* by leaf: the last call of effects to touch it */
@@ -53,15 +60,13 @@ static rp_status check_room(const proof *p, int64_t offset, int64_t size,
   if (offset % RP_ALIGN != 0 || offset < 0 ||
       offset + size > p->layout->arena_bytes)
     return reject(p, "its bytes do not lie in the arena", instance);
-  for (int32_t i = 0; i < p->live.n; i++) {
-    const int32_t other = p->live.at[i];
-    if (other == allowed || !in_arena(p, other) ||
-        p->states[other] != ALIVE)
-      continue;
-    if (meet(offset, size, p->layout->offsets[other], size_of(p, other)))
-      return reject(p, "it overlaps a live value", instance);
-  }
-  return RP_OK;
+  int32_t other = rp_taken_below(&p->taken, offset + size);
+  if (other >= 0 && other == allowed)
+    other = rp_taken_before(&p->taken, other);
+  if (other < 0 ||
+      !meet(offset, size, p->layout->offsets[other], size_of(p, other)))
+    return RP_OK;
+  return reject(p, "it overlaps a live value", instance);
 }
 
 static rp_status check_inputs(const proof *p, const rp_instruction *run) {
@@ -133,10 +138,16 @@ static rp_status make_outputs(proof *p, const rp_instruction *run) {
       status = reject(p, "its value has no place", out);
     if (status != RP_OK) break;
     if (!rp_array_room(p->ctx, &p->live, sizeof(int32_t), 1)) return RP_NOMEM;
+    p->live_at[out] = p->live.n;
     p->live.at[p->live.n++] = out;
     p->states[out] = ALIVE;
+    if (in_arena(p, out) && size_of(p, out) > 0)
+      rp_taken_put(&p->taken, out);
   }
-  if (status == RP_OK && over >= 0) p->states[over] = SPOILT;
+  if (status == RP_OK && over >= 0) {
+    p->states[over] = SPOILT;
+    rp_taken_drop(&p->taken, over);
+  }
   return status;
 }
 
@@ -199,12 +210,11 @@ static rp_status do_free(proof *p, int32_t instance) {
     return reject(p, "it frees what is not alive", instance);
   if (!in_arena(p, instance))
     return reject(p, "it frees a result", instance);
+  if (p->states[instance] == ALIVE) rp_taken_drop(&p->taken, instance);
   p->states[instance] = FREED;
-  for (int32_t i = 0; i < p->live.n; i++)
-    if (p->live.at[i] == instance) {
-      p->live.at[i] = p->live.at[--p->live.n];
-      break;
-    }
+  const int32_t last = p->live.at[--p->live.n];
+  p->live.at[p->live_at[instance]] = last;
+  p->live_at[last] = p->live_at[instance];
   return RP_OK;
 }
 
@@ -235,12 +245,18 @@ rp_status rp_verify(rp_context *ctx, const rp_graph *graph,
   const size_t instances = (size_t)program->instances.n;
   const size_t runs = (size_t)graph->nodes.n * sizeof(int32_t);
   const size_t leaves = (size_t)graph->leaves.n * sizeof(int32_t);
+  const size_t places = instances * sizeof(int32_t);
   p.states = rp_alloc(ctx, instances);
+  p.live_at = rp_alloc(ctx, places);
   p.effect_runs = rp_alloc(ctx, runs);
   p.leaf_writer = rp_alloc(ctx, leaves);
   p.leaf_call = rp_alloc(ctx, leaves);
-  rp_status status = p.states && p.effect_runs && p.leaf_writer && p.leaf_call
+  rp_status status = p.states && p.live_at && p.effect_runs &&
+                             p.leaf_writer && p.leaf_call
                          ? RP_OK : RP_NOMEM;
+  if (status == RP_OK)
+    status = rp_taken_open(&p.taken, ctx, layout->offsets,
+                           program->instances.n);
   for (int32_t l = 0; l < graph->leaves.n && status == RP_OK; l++)
     p.leaf_writer[l] = p.leaf_call[l] = -1;
   for (; p.at < program->instructions.n && status == RP_OK; p.at++) {
@@ -254,7 +270,9 @@ rp_status rp_verify(rp_context *ctx, const rp_graph *graph,
       status = do_run(&p, at);
   }
   if (status == RP_OK) status = check_end(&p);
+  rp_taken_close(&p.taken, ctx);
   rp_free(ctx, p.states, instances);
+  rp_free(ctx, p.live_at, places);
   rp_free(ctx, p.effect_runs, runs);
   rp_free(ctx, p.leaf_writer, leaves);
   rp_free(ctx, p.leaf_call, leaves);

@@ -2,6 +2,11 @@
 #include "kernels/elementwise.h"
 
 namespace rp {
+
+/* Behind products (product.h), which cannot be included beside packs. */
+rp_status gelu_tanh(const rp_kernel_args *args);
+rp_status gelu_tanh_grad(const rp_kernel_args *args);
+
 namespace {
 
 RP_FUNCTION(relu);
@@ -18,6 +23,14 @@ RP_FUNCTION(gelu_tanh);
 RP_FUNCTION(gelu_tanh_grad);
 
 } // namespace
+
+rp_status gelu_tanh(const rp_kernel_args *args) {
+  return unary<gelu_tanh_function, either>(args);
+}
+
+rp_status gelu_tanh_grad(const rp_kernel_args *args) {
+  return binary<gelu_tanh_grad_function, either>(args);
+}
 
 RP_ROWS(activation,
         RP_FLOATS(unary, relu), RP_INTEGERS(unary, relu),

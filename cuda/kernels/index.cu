@@ -84,6 +84,7 @@ rp_status select_at(const rp_kernel_args *args, int64_t dim) {
   if (all % 16 == 0) return select_by<uint4>(args, idx, s, bytes);
   if (all % 8 == 0) return select_by<uint64_t>(args, idx, s, bytes);
   if (all % 4 == 0) return select_by<uint32_t>(args, idx, s, bytes);
+  if (all % 2 == 0) return select_by<uint16_t>(args, idx, s, bytes);
   return select_by<uint8_t>(args, idx, s, bytes);
 }
 
@@ -143,15 +144,16 @@ find_starts(const uint32_t *keys, int64_t n, uint32_t *starts, int64_t rows) {
   }
 }
 
-/* V neighbours: 1 or, of f32, a unit of 16 bytes. */
+/* V neighbours: 1 or, of f32, a unit of 16 bytes. Summed up in wide<T>, and
+   rounded once. */
 template <typename T, int V> struct neighbours {
-  T at[V];
-  __device__ __forceinline__ void read(const T *from) {
-    if constexpr (V == 1) at[0] = *from;
+  wide<T> at[V];
+  template <typename S> __device__ __forceinline__ void read(const S *from) {
+    if constexpr (V == 1) at[0] = widen<S>(*from);
     else read_unit(from, true, at);
   }
-  __device__ __forceinline__ void write(T *to) const {
-    if constexpr (V == 1) *to = at[0];
+  template <typename S> __device__ __forceinline__ void write(S *to) const {
+    if constexpr (V == 1) *to = narrow<S>(at[0]);
     else write_unit(to, true, at);
   }
   __device__ __forceinline__ void add(const neighbours &other) {
@@ -161,8 +163,8 @@ template <typename T, int V> struct neighbours {
 
 /* Adds rows order[first..last-1] of x (rows of `inner`) in this order, or
    rows first..last-1 where `order` is NULL; four are read ahead. */
-template <typename T, int V>
-__device__ __forceinline__ void add_in_order(neighbours<T, V> *sum, const T *x,
+template <typename T, int V, typename S>
+__device__ __forceinline__ void add_in_order(neighbours<T, V> *sum, const S *x,
                                              const uint32_t *order,
                                              int64_t first, int64_t last,
                                              int64_t inner) {
@@ -184,7 +186,8 @@ __device__ __forceinline__ void add_in_order(neighbours<T, V> *sum, const T *x,
    sums[o, piece]: what they add. */
 template <typename T, int V>
 __global__ void __launch_bounds__(BLOCK)
-add_pieces(addition<T> a, sorted_keys sorted, T *sums, int64_t pieces) {
+add_pieces(addition<T> a, sorted_keys sorted, wide<T> *sums,
+           int64_t pieces) {
   const int64_t width = a.s.e.inner / V;
   RP_EACH(i, a.s.e.outer * pieces * width) {
     int64_t at, o;
@@ -201,7 +204,7 @@ add_pieces(addition<T> a, sorted_keys sorted, T *sums, int64_t pieces) {
 template <typename T, int V>
 __global__ void __launch_bounds__(BLOCK)
 add_rows(addition<T> a, sorted_keys sorted, const uint32_t *starts,
-         const T *sums, int64_t pieces) {
+         const wide<T> *sums, int64_t pieces) {
   const extent e = a.s.e;
   const int64_t width = e.inner / V;
   RP_EACH(i, e.outer * e.n * width) {
@@ -234,7 +237,23 @@ template <typename T>
 __global__ void __launch_bounds__(BLOCK)
 begin_rows(addition<T> a) {
   RP_EACH(i, a.s.e.outer * a.s.e.n * a.s.e.inner)
-    a.dx[i] = a.dw ? a.dw[i] : T(0);
+    a.dx[i] = a.dw ? a.dw[i] : narrow<T>(0);
+}
+
+/* Column j of what positions first .. k-1 of a few add to their first one's
+   row, rounded once; nothing where an earlier one adds to that row too. */
+template <typename T>
+__device__ __forceinline__ void add_once(addition<T> a, checked_indices idx,
+                                         int64_t o, int64_t j, int64_t first) {
+  const extent e = a.s.e;
+  const int64_t row = idx[first];
+  for (int64_t r = 0; r < first; r++)
+    if (idx[r] == row) return;
+  T *to = &a.dx[(o * e.n + row) * e.inner + j];
+  wide<T> sum = widen<T>(*to);
+  for (int64_t r = first; r < a.s.k; r++)
+    if (idx[r] == row) sum += widen<T>(a.dy[(o * a.s.k + r) * e.inner + j]);
+  *to = narrow<T>(sum);
 }
 
 /* A thread a column, which it alone adds to. */
@@ -246,9 +265,13 @@ add_columns(addition<T> a, checked_indices idx) {
     int64_t o;
     const int64_t j = divide(i, e.inner, &o);
     for (int64_t r = 0; r < a.s.k; r++) {
-      const int64_t at = (o * a.s.k + r) * e.inner + j;
-      const int64_t row = idx[a.s.gathers ? at : r];
-      a.dx[(o * e.n + row) * e.inner + j] += a.dy[at];
+      if constexpr (sizeof(T) < sizeof(wide<T>)) {
+        add_once(a, idx, o, j, r);
+      } else {
+        const int64_t at = (o * a.s.k + r) * e.inner + j;
+        const int64_t row = idx[a.s.gathers ? at : r];
+        a.dx[(o * e.n + row) * e.inner + j] += a.dy[at];
+      }
     }
   }
 }
@@ -290,7 +313,7 @@ rp_status add_sorted(const rp_kernel_args *args, addition<T> a,
                      const method &m, sorted_keys sorted) {
   const char *name = "index_add";
   const extent e = a.s.e;
-  T *sums = (T *)m.sums;
+  wide<T> *sums = (wide<T> *)m.sums;
   const int64_t part = e.outer * m.pieces * e.inner / V;
   if (part > 0) {
     const rp_status status =
@@ -310,7 +333,7 @@ rp_status add_at(const rp_kernel_args *args, const shape &s, int dy) {
                    (const T *)args->in[dy].data, (T *)args->out[0].data, s};
   const checked_indices idx = checked(args, dy + 1, s.e.n);
   const int64_t count = s.e.outer * s.e.n * s.e.inner;
-  const method m = method_of(s, sizeof(T), args->workspace);
+  const method m = method_of(s, sizeof(wide<T>), args->workspace);
   if (count == 0) return check_only(args, idx, m.positions);
   rp_status status = RP_OK;
   if (!m.sorts) {
@@ -345,10 +368,10 @@ shape adding_shape(const rp_kernel_args *args, int dy, int64_t dim) {
                GATHERS ? idx->dims[dim] : rp_type_count(idx), GATHERS};
 }
 
-template <bool GATHERS, int DY, int DIM>
+template <typename T, bool GATHERS, int DY, int DIM>
 rp_status prepare(const rp_kernel_args *args, void **, int64_t *bytes) {
-  const size_t size = rp_dtype_size((rp_dtype)args->out[0].type.dtype);
-  *bytes = method_of(adding_shape<GATHERS>(args, DY, DIM), size, nullptr).bytes;
+  const shape s = adding_shape<GATHERS>(args, DY, DIM);
+  *bytes = method_of(s, sizeof(wide<T>), nullptr).bytes;
   return RP_OK;
 }
 
@@ -359,17 +382,21 @@ rp_status add(const rp_kernel_args *args) {
 
 template <typename T, bool GATHERS, int DY, int DIM>
 rp_kernel adding(const char *name, rp_dtype dtype) {
-  return row(name, dtype, add<T, GATHERS, DY, DIM>, prepare<GATHERS, DY, DIM>);
+  return row(name, dtype, add<T, GATHERS, DY, DIM>,
+             prepare<T, GATHERS, DY, DIM>);
 }
 
 } // namespace
 
 RP_ROWS(index, row("embedding", RP_F32, embedding),
         row("embedding", RP_F64, embedding),
+        row("embedding", RP_BF16, embedding),
         adding<float, false, 0, 0>("embedding_grad", RP_F32),
         adding<double, false, 0, 0>("embedding_grad", RP_F64),
+        adding<bf16, false, 0, 0>("embedding_grad", RP_BF16),
         adding<float, false, 1, 0>("embedding_grad_add", RP_F32),
         adding<double, false, 1, 0>("embedding_grad_add", RP_F64),
+        adding<bf16, false, 1, 0>("embedding_grad_add", RP_BF16),
         row("index_select", RP_F32, index_select),
         row("index_select", RP_F64, index_select),
         row("index_select", RP_I32, index_select),

@@ -100,23 +100,6 @@ operands of_matmul(const rp_kernel_args *args) {
   return {args->in[0], args->in[1], args->out[0], nullptr};
 }
 
-/* x:(K) is x:(1, K). */
-rp_array at_least_a_row(rp_array x) {
-  if (x.type.rank > 1) return x;
-  x.type.rank = 2;
-  x.type.dims[1] = x.type.dims[0];
-  x.strides[1] = x.strides[0];
-  x.type.dims[0] = 1;
-  x.strides[0] = x.type.dims[1];
-  return x;
-}
-
-rp_array transposed(rp_array x) {
-  std::swap(x.type.dims[0], x.type.dims[1]);
-  std::swap(x.strides[0], x.strides[1]);
-  return x;
-}
-
 operands of_linear(const rp_kernel_args *args) {
   return {at_least_a_row(args->in[0]), transposed(args->in[1]),
           at_least_a_row(args->out[0]),

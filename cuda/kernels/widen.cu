@@ -9,8 +9,8 @@ namespace {
 /* Neighbours a thread widens: 16 bytes on their way out. */
 enum { V = 4 };
 
-__global__ void widen_kernel(const bf16 *from, float *to, int64_t count,
-                             bool aligned) {
+__global__ void __launch_bounds__(BLOCK)
+widen_kernel(const bf16 *from, float *to, int64_t count, bool aligned) {
   RP_EACH(i, (count + V - 1) / V) {
     const int64_t at = i * V;
     if (at + V <= count) {

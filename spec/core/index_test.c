@@ -27,6 +27,74 @@ static void add(rp_array *a, int64_t i, double v) {
   else ((double *)a->data)[i] += v;
 }
 
+/* Of bf16 a row is summed up in f32, in order, and rounded once. */
+static void sum_rows_bf16(uint16_t *dw, const rp_array *idx, const uint16_t *dy,
+                          int64_t entries, int64_t width) {
+  for (int64_t i = 0; i < entries * width; i++) {
+    float sum = rp_bf16_to_f32(dw[i]);
+    for (int64_t k = 0; k < rp_type_count(&idx->type); k++)
+      if ((int64_t)get(idx, k) == i / width)
+        sum += rp_bf16_to_f32(dy[k * width + i % width]);
+    dw[i] = rp_f32_to_bf16(sum);
+  }
+}
+
+static rp_array random_bf16(int rank, const int64_t *dims, uint64_t seed) {
+  rp_array wide = array_random(RP_F32, rank, dims, seed);
+  rp_array a = wide;
+  a.type.dtype = RP_BF16;
+  a.data = calloc(1, (size_t)rp_type_bytes(&a.type) + 1);
+  for (int64_t i = 0; i < rp_type_count(&a.type); i++)
+    ((uint16_t *)a.data)[i] = rp_f32_to_bf16(((float *)wide.data)[i]);
+  free(wide.data);
+  return a;
+}
+
+static void embedding_bf16(void **state) {
+  const struct { int64_t entries, width, n; } cases[] = {
+      {1, 1, 0}, {5, 7, 9}, {3, 300, 2}, {300, 33, 1000}, {2, 1, 4000}};
+  for (int v = 0; v < 10; v++) {
+    const int64_t entries = cases[v / 2].entries, n = cases[v / 2].n;
+    const int64_t width = cases[v / 2].width;
+    const int64_t table[] = {entries, width}, rows[] = {n, width};
+    call c = {.op = "embedding", .n_in = 2};
+    c.in[0] = random_bf16(2, table, 1);
+    c.in[1] = array_random(v % 2 ? RP_I64 : RP_I32, 1, &n, 2);
+    indices_below(&c.in[1], entries, 5);
+    call_check(&c);
+    for (int64_t i = 0; i < n; i++)
+      assert_memory_equal(
+          (uint16_t *)c.out[0].data + i * width,
+          (uint16_t *)c.in[0].data + (int64_t)get(&c.in[1], i) * width,
+          (size_t)width * sizeof(uint16_t));
+    call g = {.op = "embedding_grad", .n_in = 2, .n_ints = 1,
+              .ints = {entries}};
+    g.in[0] = random_bf16(2, rows, 3);
+    g.in[1] = c.in[1];
+    call_check(&g);
+    rp_array want = random_bf16(2, table, 6);
+    memset(want.data, 0, (size_t)rp_type_bytes(&want.type));
+    sum_rows_bf16(want.data, &c.in[1], g.in[0].data, entries, width);
+    assert_bits(&g.out[0], &want);
+    free(want.data);
+    call a = {.op = "embedding_grad_add", .n_in = 3, .n_ints = 1,
+              .ints = {entries}};
+    a.in[0] = random_bf16(2, table, 6);
+    a.in[1] = g.in[0];
+    a.in[2] = c.in[1];
+    call_check(&a);
+    want = random_bf16(2, table, 6);
+    sum_rows_bf16(want.data, &c.in[1], g.in[0].data, entries, width);
+    assert_bits(&a.out[0], &want);
+    free(want.data);
+    free(a.in[0].data);
+    call_free_outputs(&a);
+    free(g.in[0].data);
+    call_free_outputs(&g);
+    call_free(&c);
+  }
+}
+
 static void embedding(void **state) {
   const struct {
     int64_t entries, width;
@@ -208,7 +276,7 @@ static void bad_calls(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(embedding),
+      cmocka_unit_test(embedding), cmocka_unit_test(embedding_bf16),
       cmocka_unit_test(select_and_gather),
       cmocka_unit_test(scatter_add_with_threads),
       cmocka_unit_test(indices_out_of_range),

@@ -37,10 +37,17 @@ struct call {
   std::vector<rp_index_range> ranges;
   std::shared_ptr<rp_fusion> fusion;
   std::vector<const rp_node *> parts; /* of a fused node */
+  /* The outputs, by the CPU's rows one after the other, where it has no row
+     for all of it. The op may round less than they do, and where inputs lie
+     says where. */
+  std::vector<const rp_tensor *> made_apart;
   bool special = false;
 };
 
 const rp_kernel *cpu_row(const std::string &op, int32_t dtype);
+
+/* Whether the op's cases are made apart. */
+bool is_made_apart(const std::string &op, int32_t dtype);
 
 /* input i as the kernel sees it, in `root`, the bytes of its root. */
 rp_array array_of(const rp_tensor *t, void *root);

@@ -174,8 +174,28 @@ void epilogues_in_their_order() {
   on_device<float> sums({0, 0, 0});
   p.set(CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)CUBLASLT_EPILOGUE_BGRADB);
   p.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void *)sums.data);
+  CHECK(p.run(1.0f, a.data, b.data, 0.0f, d.data) ==
+        CUBLAS_STATUS_INVALID_VALUE); /* an aux that it does not read */
+  p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, (void *)nullptr);
+  CHECK(p.run(1.0f, a.data, b.data, 0.0f, d.data) ==
+        CUBLAS_STATUS_NOT_SUPPORTED); /* B as it is */
+  p.b = layout(CUDA_R_32F, 3, 1, 3);
+  p.set(CUBLASLT_MATMUL_DESC_TRANSB, (int32_t)CUBLAS_OP_T);
   BLAS_OK(p.run(1.0f, a.data, b.data, 0.0f, d.data));
   CHECK(sums.host() == std::vector<float>({3, 1, 2}));
+  /* GELU alone takes neither; an algorithm is one epilogue's. */
+  p.set(CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)CUBLASLT_EPILOGUE_GELU);
+  CHECK(p.run(1.0f, a.data, b.data, 0.0f, d.data) ==
+        CUBLAS_STATUS_INVALID_VALUE);
+  p.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void *)nullptr);
+  BLAS_OK(p.run(1.0f, a.data, b.data, 0.0f, d.data));
+  CHECK(std::fabs(d.host()[0] - 2.9963627f) < 1e-5f);
+  cublasLtMatmulHeuristicResult_t result;
+  int found;
+  BLAS_OK(p.ask(&result, &found));
+  p.set(CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)CUBLASLT_EPILOGUE_DEFAULT);
+  CHECK(p.run(1.0f, a.data, b.data, 0.0f, d.data, &result.algo) ==
+        CUBLAS_STATUS_NOT_SUPPORTED);
 }
 
 void batches_bf16_and_broadcasts() {

@@ -87,7 +87,8 @@ void check_row(const std::string &op, rp_dtype dtype, counts &total) {
 
 void check_op(const std::string &op, counts &total) {
   for (int dtype = 0; dtype < RP_DTYPES; dtype++)
-    if (cases::cpu_row(op, dtype)) check_row(op, (rp_dtype)dtype, total);
+    if (cases::cpu_row(op, dtype) || cases::is_made_apart(op, dtype))
+      check_row(op, (rp_dtype)dtype, total);
 }
 
 /* All ops, or those of a share. */

@@ -167,6 +167,45 @@ void check(const problem &p, rp_dtype from, rp_dtype to, rp_dtype bias_dtype) {
 
 int problems; /* checked */
 
+/* Whether the library does it in its epilogue, for an aux or y of M x N. */
+bool ends(rp_dtype dtype, rp::ending end, bool has_aux, const dims &x,
+          int64_t n) {
+  rp_cuda_device *device = open_device();
+  dims over(x), strides(x.size(), 1), over_strides(x.size(), 1);
+  over.back() = n;
+  for (size_t i = x.size() - 1; i > 0; i--) {
+    strides[i - 1] = strides[i] * x[i];
+    over_strides[i - 1] = over_strides[i] * over[i];
+  }
+  tensor a(dtype, x, strides, 0, 1), b(dtype, {x.back(), n}, {n, 1}, 0, 2),
+      y(dtype, over, over_strides, 0, 3);
+  rp_kernel_args args = {};
+  args.device = device;
+  rp::product *made = nullptr;
+  int64_t bytes = 0;
+  const char *name = "an ending";
+  CHECK(rp::product_make_ended(&args, a.array, b.array, nullptr, y.array, end,
+                               has_aux ? &y.array : nullptr, &made,
+                               &bytes) == RP_OK);
+  rp::product_free(made);
+  problems++;
+  return made != nullptr;
+}
+
+/* ops_test has the values; here, that they are the epilogue's. */
+void check_endings() {
+  const char *name = "an ending";
+  for (rp::ending end : {rp::ending::GELU, rp::ending::GELU_GRAD}) {
+    CHECK(ends(RP_BF16, end, true, {5, 7}, 16));
+    CHECK(ends(RP_BF16, end, true, {3, 5, 7}, 8)); /* rows after rows */
+    CHECK(!ends(RP_BF16, end, true, {5, 7}, 12));
+    CHECK(!ends(RP_BF16, end, true, {5, 0}, 16));
+    CHECK(!ends(RP_F32, end, true, {5, 7}, 16));
+    CHECK(!ends(RP_F64, end, true, {5, 7}, 16));
+  }
+  CHECK(ends(RP_BF16, rp::ending::GELU, false, {5, 7}, 11));
+}
+
 void check_all(const problem &p) {
   check(p, RP_F32, RP_F32, RP_F32);
   check(p, RP_F64, RP_F64, RP_F64);
@@ -229,6 +268,7 @@ int main() {
   p = {"a long sum", {2, 3000}, {3000, 1}, {3000, 3}, {1, 3000}, {2, 3},
        {3, 1}};
   check_all(p);
+  check_endings();
   say_totals(problems, 0);
   return 0;
 }

@@ -1029,6 +1029,8 @@ const entry entries[] = {
     {"sgd", sgd}, {"sgd_momentum", sgd_momentum}, {"adam", adam},
     {"adamw", adam}, {"accumulate", accumulate}, {"assign", assign},
     {"running_update", running_update}, {"fused", write_chains},
+    {"linear+gelu_tanh", write_products},
+    {"matmul+gelu_tanh_grad", write_products},
 };
 
 } // namespace

@@ -33,6 +33,9 @@ public:
                     const std::vector<double> &reals = {});
   rp_tensor *output(rp_tensor *t, int k);
 
+  /* One case of the op, as these make it (call.made_apart). */
+  call *add_apart(const tensors &in, const tensors &out,
+                  const char *note = "");
   /* One case of the op. */
   call *add(const tensors &in, const dims &ints = {},
             const std::vector<double> &reals = {}, const char *note = "");
@@ -47,11 +50,15 @@ public:
   std::vector<call> calls;
 
 private:
+  void note_inputs(call &c, const char *note);
   rp_tensor *keep(rp_tensor *t, const char *what);
 };
 
 /* Fills w.calls for w.op and w.dtype: table.cc. */
 void write_cases(writer &w);
+
+/* Products with what is behind them: products.cc. */
+void write_products(writer &w);
 
 /* Fused nodes, random chains of what the graph would fuse: chains.cc. */
 void write_chains(writer &w);

@@ -441,6 +441,10 @@ def reduce_cases():
              "to %s" % (to,), ints=to)
     case("sum_squares", [real(3, 7, seed=680)], lambda t: (t * t).sum())
     case("sum_squares", [real(seed=681)], lambda t: (t * t).sum(), "rank 0")
+    case("total_squares", [real(3, 7, seed=682), real(5, seed=683),
+                           real(seed=684)],
+         lambda *all: torch.nn.utils.get_total_norm(all) ** 2,
+         dtypes=("f64",), grad=False)
 
 
 def attention_softmax(x, mask, causal, scale):

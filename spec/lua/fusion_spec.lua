@@ -2,6 +2,7 @@
 -- bits of the ops one by one, over shapes, strides, broadcasts and dtypes.
 
 local rp = require 'reprise'
+local chains = require 'spec.support.chains'
 local models = require 'spec.support.models'
 local run = require 'spec.support.run'
 local nn, both = rp.nn, run.fused_and_apart
@@ -16,59 +17,6 @@ end
 local function plan_of(t)
   t:run()
   return rp.last_plan()
-end
-
--- A generator of its own: the same chains everywhere.
-local state = 1
-local function draw(n)
-  state = (state * 1103515245 + 12345) % 2147483648
-  return math.floor(state / 65536) % n + 1
-end
-
-local unary = {'exp', 'tanh', 'sigmoid', 'relu', 'gelu', 'silu', 'sin', 'abs', 'neg', 'square'}
-local binary = {'add', 'sub', 'mul', 'maximum', 'minimum'}
-
---- Operands of one shape, some of them views and broadcasts.
-local function operands(shape, dtype)
-  local reversed = {}
-  for i = 1, #shape do reversed[i] = shape[#shape + 1 - i] end
-  local row = {}
-  for i = 1, #shape do row[i] = i == #shape and shape[i] or 1 end
-  local column = {}
-  for i = 1, #shape do column[i] = i == 1 and shape[i] or 1 end
-  local wide = {}
-  for i = 1, #shape do wide[i] = i == #shape and shape[i] + 3 or shape[i] end
-  local turned = rp.randn(reversed, {dtype = dtype}):run()
-  local order = {}
-  for i = 1, #shape do order[i] = #shape + 1 - i end
-  return {
-    rp.randn(shape, {dtype = dtype}):run(), rp.randn(shape, {dtype = dtype}):run(),
-    rp.randn(row, {dtype = dtype}):run(), rp.randn(column, {dtype = dtype}):run(),
-    rp.randn(wide, {dtype = dtype}):run():narrow(-1, 3, shape[#shape]),
-    turned:permute(order),
-    rp.randn({}, {dtype = dtype}):run(),
-  }
-end
-
-local function chain(inputs, length)
-  local x, dropped = inputs[1], false
-  for _ = 1, length do
-    local kind = draw(4)
-    if kind == 1 then
-      x = x[unary[draw(#unary)]](x)
-    elseif kind == 2 then
-      x = rp[binary[draw(#binary)]](x, inputs[draw(#inputs)])
-    elseif kind == 3 then
-      x = rp[binary[draw(#binary)]](inputs[draw(#inputs)]:tanh(), x)
-    elseif not dropped then
-      x, dropped = rp.dropout(x, 0.3), true
-    elseif draw(2) == 1 then
-      x = rp.where(x:gt(inputs[draw(#inputs)]), x, inputs[draw(2)])
-    else
-      x = x:masked_fill(x:lt(inputs[draw(#inputs)]), 0.25)
-    end
-  end
-  return x
 end
 
 describe('fusion', function()
@@ -86,8 +34,8 @@ describe('fusion', function()
           local nodes
           local fused, apart = both(function()
             rp.manual_seed(seed)
-            state = seed
-            local y = chain(operands(shape, dtype), length)
+            chains.seed(seed)
+            local y = chains.of(chains.operands(shape, dtype), length)
             local count = #plan_of(y):graph().nodes
             nodes = nodes or count
             some = some or count > nodes
@@ -119,10 +67,10 @@ describe('fusion', function()
   it('makes one node of a chain, and nothing in between takes memory', function()
     local x = rp.randn(256, 256):run()
     local fused, apart = both(function()
-      return plan_of((((x * 2):tanh() + x):exp() - 1):sum())
+      return plan_of((((x * 2):tanh() + x):exp() - 1):cumsum(1))
     end)
-    assert.same({'mul+tanh+add+exp+sub', 'sum'}, ops_of(fused))
-    assert.same({'mul', 'tanh', 'add', 'exp', 'sub', 'sum'}, ops_of(apart))
+    assert.same({'mul+tanh+add+exp+sub', 'cumsum'}, ops_of(fused))
+    assert.same({'mul', 'tanh', 'add', 'exp', 'sub', 'cumsum'}, ops_of(apart))
     -- One value, and a piece of 1024 for each of two that live at a time, for
     -- each thread.
     local value = 256 * 256 * 4
@@ -134,23 +82,25 @@ describe('fusion', function()
     local x = rp.randn(8):run()
     local plan = plan_of(x:reciprocal():reciprocal():reciprocal():reciprocal()
       :reciprocal():reciprocal():reciprocal():reciprocal():sum())
-    assert.same({('reciprocal+'):rep(8):sub(1, -2), 'sum'}, ops_of(plan))
+    assert.same({('reciprocal+'):rep(8) .. 'sum'}, ops_of(plan))
   end)
 
   it('stops at what others read, at layers, marks, results and kept values', function()
-    local function ops(fn) return table.concat(ops_of(plan_of(fn():sum())), ' ') end
+    local function ops(fn)
+      return table.concat(ops_of(plan_of(fn():cumsum(1))), ' ')
+    end
     local x = rp.randn(32, 32):run()
-    assert.equal('tanh+exp sum', ops(function() return x:tanh():exp() end))
+    assert.equal('tanh+exp cumsum', ops(function() return x:tanh():exp() end))
     -- Others read tanh's value: a product.
-    assert.equal('tanh matmul exp+add sum', ops(function()
+    assert.equal('tanh matmul exp+add cumsum', ops(function()
       local t = x:tanh()
       return rp.matmul(t, x):exp() + t
     end))
-    assert.equal('tanh exp sum', ops(function() return x:tanh():keep():exp() end))
-    assert.equal('tanh exp sum', ops(function()
+    assert.equal('tanh exp cumsum', ops(function() return x:tanh():keep():exp() end))
+    assert.equal('tanh exp cumsum', ops(function()
       return rp.checkpoint(function() return x:tanh() end):exp()
     end))
-    assert.equal('tanh exp sum', ops(function()
+    assert.equal('tanh exp cumsum', ops(function()
       return rp.layer('a', function() return x:tanh() end)():exp()
     end))
     -- Backward reads what both made.
@@ -186,8 +136,8 @@ describe('fusion', function()
 
   it('tells a strategy what is random', function()
     local x = rp.randn(64, 64):run()
-    local plan = plan_of((rp.dropout(x, 0.5) + x):exp():sum())
-    assert.same({'dropout+add+exp', 'sum'}, ops_of(plan))
+    local plan = plan_of((rp.dropout(x, 0.5) + x):exp():cumsum(1))
+    assert.same({'dropout+add+exp', 'cumsum'}, ops_of(plan))
     assert.is_true(plan:graph().nodes[1].random)
     assert.is_false(plan:graph().nodes[2].random)
   end)

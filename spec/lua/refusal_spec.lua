@@ -17,7 +17,8 @@ end
 describe('a refused allocation', function()
   -- Planning a front asks thousands of times; of the requests this many,
   -- spread over all of them, are refused in turn. (spec/core/plan_test.c refuses
-  -- each request of a smaller front.)
+  -- each request of a smaller front.) All of them, some 8,600, take two minutes
+  -- of processor time: #long.
   local SAMPLES = 150
 
   setup(run.quiet)

@@ -1,4 +1,6 @@
-/* cuBLASLt: one plain loop, behind the checks of the real one.
+/* cuBLASLt: one plain loop, behind the checks of the real one, those among them
+   that its log spells out: a bias or an aux is there where the epilogue takes
+   one and only there, and aux's leading dimension and batch stride hold D.
 
    Where its documentation leaves a combination open the emulation is the
    stricter: bias and GELU for f32 and bf16 alone, not for f64 and not where D
@@ -47,7 +49,8 @@ struct algorithm {
   uint32_t magic;
   int32_t id;
   uint64_t workspace, m, n, k;
-  uint32_t alignment[4];
+  uint16_t alignment[6]; /* of A, B, C, D, bias and aux */
+  uint32_t epilogue;     /* that it was chosen for */
 };
 static_assert(sizeof(algorithm) <= sizeof(cublasLtMatmulAlgo_t), "room");
 
@@ -169,6 +172,11 @@ enum : uint32_t {
   BGRADA = 256, BGRADB = 512
 };
 
+bool takes_bias(const matmul &op) {
+  return has(op, BIAS | BGRAD | BGRADA | BGRADB);
+}
+bool writes_aux(const matmul &op) { return has(op, GELU | RELU); }
+
 cublasStatus_t check(const problem &p) {
   const layout *const all[] = {&p.a, &p.b, &p.c, &p.d};
   for (const layout *each : all) {
@@ -237,14 +245,25 @@ cublasStatus_t check(const problem &p) {
   if (p.op.epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
       p.d.order != CUBLASLT_ORDER_COL)
     return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (has(p.op, BIAS | BGRAD | BGRADA | BGRADB) && p.op.bias_type != -1 &&
-      p.op.bias_type != p.d.type)
+  if (takes_bias(p.op) != (p.op.bias != nullptr) ||
+      has(p.op, AUX) != (p.op.aux != nullptr) ||
+      (!p.op.bias && p.op.bias_stride) || (!p.op.aux && p.op.aux_stride))
+    return CUBLAS_STATUS_INVALID_VALUE;
+  if (has(p.op, BGRADA | BGRADB) &&
+      (p.a.order != CUBLASLT_ORDER_COL || p.b.order != CUBLASLT_ORDER_COL ||
+       (has(p.op, BGRADA) ? ta : !tb)))
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (takes_bias(p.op) && p.op.bias_type != -1 && p.op.bias_type != p.d.type)
     return CUBLAS_STATUS_NOT_SUPPORTED;
   if (has(p.op, AUX)) {
     const bool bits = has(p.op, RELU | DRELU);
     const int64_t unit = bits ? 128 : 8;
     if (p.op.aux_ld < p.m || p.op.aux_ld % unit ||
         p.op.aux_stride % unit)
+      return CUBLAS_STATUS_INVALID_VALUE;
+    /* Matrices of aux in one another. */
+    if (p.d.batch > 1 && p.op.aux_stride < p.n * p.op.aux_ld &&
+        (writes_aux(p.op) || p.op.aux_stride))
       return CUBLAS_STATUS_INVALID_VALUE;
     if (!bits && p.op.aux_type != -1 && p.op.aux_type != p.d.type)
       return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -273,6 +292,23 @@ uint32_t alignment_of(const layout &l, uint64_t base) {
   return alignment;
 }
 
+uint16_t base_alignment(const problem &p, const void *pointer) {
+  uint16_t alignment = 16;
+  while (alignment > size_of(p.d.type) &&
+         reinterpret_cast<uint64_t>(pointer) % alignment)
+    alignment /= 2;
+  return alignment;
+}
+
+/* aux's and D's. */
+bool overlap(const problem &p, const void *d) {
+  const uint64_t size = size_of(p.d.type);
+  const uint64_t a = reinterpret_cast<uint64_t>(p.op.aux);
+  const uint64_t b = reinterpret_cast<uint64_t>(d);
+  return a < b + (uint64_t)(p.n * p.d.ld) * size &&
+         b < a + (uint64_t)(p.n * p.op.aux_ld) * size;
+}
+
 /* Long sums over few results are split, where there is room for the parts. */
 algorithm choose(const problem &p, uint64_t most_workspace, int nth,
                  const uint64_t (&bases)[4]) {
@@ -288,7 +324,11 @@ algorithm choose(const problem &p, uint64_t most_workspace, int nth,
     chosen.workspace = parts;
   const layout *const all[] = {&p.a, &p.b, &p.c, &p.d};
   for (int i = 0; i < 4; i++)
-    chosen.alignment[i] = alignment_of(*all[i], bases[i]);
+    chosen.alignment[i] = (uint16_t)alignment_of(*all[i], bases[i]);
+  /* What is said of those pointers at that time. */
+  chosen.alignment[4] = takes_bias(p.op) ? base_alignment(p, p.op.bias) : 1;
+  chosen.alignment[5] = has(p.op, AUX) ? 16 : 1;
+  chosen.epilogue = p.op.epilogue;
   return chosen;
 }
 
@@ -643,24 +683,23 @@ cublasStatus_t cublasLtMatmul(
   if (C == D && (p.c.ld != p.d.ld || p.c.order != p.d.order ||
                  p.c.stride != p.d.stride))
     return CUBLAS_STATUS_INVALID_VALUE;
-  if (has(p.op, BIAS | BGRAD | BGRADA | BGRADB) && !p.op.bias)
-    return CUBLAS_STATUS_INVALID_VALUE;
-  if (has(p.op, AUX) && !p.op.aux) return CUBLAS_STATUS_INVALID_VALUE;
-
-  const void *const pointers[] = {A, B, C, D};
-  uint64_t bases[4];
-  for (int i = 0; i < 4; i++) bases[i] = reinterpret_cast<uint64_t>(pointers[i]);
-  algorithm chosen = choose(p, 0, 1, bases);
+  const void *const pointers[] = {A, B, C, D, p.op.bias, p.op.aux};
+  uint64_t bases[6];
+  for (int i = 0; i < 6; i++) bases[i] = reinterpret_cast<uint64_t>(pointers[i]);
+  algorithm chosen = choose(p, 0, 1, {bases[0], bases[1], bases[2], bases[3]});
   if (algo) {
     chosen = *inside<algorithm>(algo);
     if (chosen.magic != ALGORITHM || chosen.m != (uint64_t)p.m ||
         chosen.n != (uint64_t)p.n || chosen.k != (uint64_t)p.k)
       return CUBLAS_STATUS_INVALID_VALUE;
+    if (chosen.epilogue != p.op.epilogue) return CUBLAS_STATUS_NOT_SUPPORTED;
   }
-  for (int i = 0; i < 4; i++)
-    if (bases[i] % chosen.alignment[i]) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (has(p.op, AUX) && reinterpret_cast<uint64_t>(p.op.aux) % 16)
-    return CUBLAS_STATUS_NOT_SUPPORTED;
+  for (int i = 0; i < 6; i++)
+    if ((i < 4 || (i == 4 ? takes_bias(p.op) : has(p.op, AUX))) &&
+        bases[i] % chosen.alignment[i])
+      return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (has(p.op, AUX) && has(p.op, GELU) && overlap(p, D))
+    return CUBLAS_STATUS_INVALID_VALUE;
   if (chosen.workspace > workspace_bytes ||
       (chosen.workspace && (!workspace || (uintptr_t)workspace % 16)))
     return CUBLAS_STATUS_INVALID_VALUE;
