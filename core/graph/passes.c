@@ -24,6 +24,8 @@ static const pass passes[] = {
     {.fuses = true, .run_for = rp_graph_fold},
     /* What is light depends on every node that is left. */
     {.run = rp_graph_find_light},
+    /* Light values are what products may make again in tiles. */
+    {.fuses = true, .run_for = rp_graph_tile},
 };
 
 rp_status rp_graph_pass(rp_graph *graph, rp_context *ctx, bool fuses,
