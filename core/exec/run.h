@@ -1,5 +1,5 @@
-/* One run of a finished plan, as its files share it: run.c binds it, launch.c
-   runs its instructions. */
+/* One run of a finished plan, as its files share it: run_data.c keeps what runs
+   need, run.c binds one, launch.c runs its instructions. */
 #ifndef RP_EXEC_RUN_H
 #define RP_EXEC_RUN_H
 
@@ -36,6 +36,15 @@ typedef struct rp_execution {
 static inline rp_tensor *rp_bound_tensor(const rp_execution *e, int32_t leaf) {
   const int32_t binding = e->plan->graph.leaves.at[leaf].binding;
   return binding < 0 ? NULL : e->set.bindings.tensors.at[binding];
+}
+
+/* RUNs from instruction i on that are one call. */
+static inline int32_t rp_call_length(const rp_program *program, int32_t i) {
+  int32_t n = 1;
+  while (i + n < program->instructions.n &&
+         program->instructions.at[i + n].joins)
+    n++;
+  return n;
 }
 
 /* Makes plan->run where there is none yet. RP_NOMEM. */
