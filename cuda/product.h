@@ -20,8 +20,6 @@
 #ifndef RP_CUDA_PRODUCT_H
 #define RP_CUDA_PRODUCT_H
 
-#include <utility>
-
 #include "device.h"
 
 #include "exec/product.h"
@@ -70,24 +68,6 @@ rp_status product_run_ended(const product *p, const rp_kernel_args *args,
 /* RP_CUDA_TF32=1: f32 products and convolutions may round their factors to
    10 bits, which tensor cores take. */
 bool tf32_is_allowed();
-
-/* x:(K) is x:(1, K). */
-static inline rp_array at_least_a_row(rp_array x) {
-  if (x.type.rank > 1) return x;
-  x.type.rank = 2;
-  x.type.dims[1] = x.type.dims[0];
-  x.strides[1] = x.strides[0];
-  x.type.dims[0] = 1;
-  x.strides[0] = x.type.dims[1];
-  return x;
-}
-
-/* Of a matrix. */
-static inline rp_array transposed(rp_array x) {
-  std::swap(x.type.dims[0], x.type.dims[1]);
-  std::swap(x.strides[0], x.strides[1]);
-  return x;
-}
 
 /* Bytes rounded up to what every piece of a workspace is aligned to. */
 static inline int64_t aligned(int64_t bytes) {

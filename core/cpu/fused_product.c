@@ -55,17 +55,7 @@ typedef struct fused_product {
 /* ---- arrays -------------------------------------------------------------------- */
 
 static rp_array dense(rp_dtype dtype, int64_t rows, int64_t columns) {
-  return (rp_array){.type = {dtype, 2, {rows, columns}},
-                    .strides = {columns, 1}};
-}
-
-static rp_array turned(rp_array x) {
-  const int64_t dim = x.type.dims[0], stride = x.strides[0];
-  x.type.dims[0] = x.type.dims[1];
-  x.strides[0] = x.strides[1];
-  x.type.dims[1] = dim;
-  x.strides[1] = stride;
-  return x;
+  return rp_matrix(dtype, NULL, rows, columns, columns);
 }
 
 /* x:(..., k) as (rows, k): it is that already, or dense. */
@@ -137,7 +127,7 @@ static void tile_arrays(const fused_product *f, int64_t n, rp_array *a,
     return;
   }
   a->type.dims[0] = n;
-  if (f->way == TURNED) *a = turned(dense(in, k, n));
+  if (f->way == TURNED) *a = rp_matrix_transposed(dense(in, k, n));
   else if (f->in_front) *a = dense(in, n, k);
   *y = dense(out, n, f->y.type.dims[1]);
 }
@@ -187,7 +177,8 @@ static rp_status prepare_product(fused_product *f, const rp_kernel_args *args,
   }
   f->in_front = made >= 0;
   f->a = as_matrix(&in[0]);
-  f->b = part->op->product == RP_PRODUCT_TRANSPOSED ? turned(in[1]) : in[1];
+  f->b = part->op->product == RP_PRODUCT_TRANSPOSED
+             ? rp_matrix_transposed(in[1]) : in[1];
   f->y = dense((rp_dtype)part->type.dtype, f->a.type.dims[0],
                f->b.type.dims[1]);
   f->bias = part->n_in > 2;

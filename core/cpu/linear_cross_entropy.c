@@ -17,6 +17,7 @@
 #include "cpu/lanes.h"
 #include "cpu/mixed_product.h"
 #include "cpu/parallel.h"
+#include "exec/product.h"
 #include "graph/op.h"
 
 /* A chunk passes over the whole weight three times, and over dw: that pays
@@ -98,16 +99,7 @@ typedef struct products {
 
 static rp_array matrix(const void *data, int64_t rows, int64_t columns,
                        bool narrow) {
-  return (rp_array){.data = (void *)data,
-                    .type = {narrow ? RP_BF16 : RP_F32, 2, {rows, columns}},
-                    .strides = {columns, 1}};
-}
-
-static rp_array transposed(rp_array x) {
-  return (rp_array){.data = x.data,
-                    .type = {x.type.dtype, 2, {x.type.dims[1],
-                                               x.type.dims[0]}},
-                    .strides = {1, x.type.dims[1]}};
+  return rp_matrix(narrow ? RP_BF16 : RP_F32, data, rows, columns, columns);
 }
 
 /* Where a chunk is, and what its products read and write. */
@@ -131,11 +123,11 @@ static factors factors_of(const problem *p, const chunk *c, role role) {
   const rp_array logits = matrix(c->logits, c->n, p->classes, false);
   const rp_array dlogits = matrix(c->dlogits, c->n, p->classes, narrow);
   switch (role) {
-    case LOGITS: return (factors){x, transposed(w), logits};
+    case LOGITS: return (factors){x, rp_matrix_transposed(w), logits};
     case DX:
       return (factors){dlogits, w, matrix(c->dx, c->n, p->width, false)};
     default:
-      return (factors){transposed(dlogits), x,
+      return (factors){rp_matrix_transposed(dlogits), x,
                        matrix(c->dw, p->classes, p->width, false)};
   }
 }

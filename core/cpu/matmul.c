@@ -21,29 +21,10 @@ static operands matmul_operands(const rp_kernel_args *args) {
   return (operands){args->in[0], args->in[1], args->out[0], NULL};
 }
 
-/* x:(K) is x:(1, K). */
-static rp_array at_least_a_row(rp_array x) {
-  if (x.type.rank > 1) return x;
-  x.type.rank = 2;
-  x.type.dims[1] = x.type.dims[0];
-  x.strides[1] = x.strides[0];
-  x.type.dims[0] = 1;
-  x.strides[0] = x.type.dims[1];
-  return x;
-}
-
-static rp_array transposed(rp_array x) {
-  const int64_t dim = x.type.dims[0], stride = x.strides[0];
-  x.type.dims[0] = x.type.dims[1];
-  x.strides[0] = x.strides[1];
-  x.type.dims[1] = dim;
-  x.strides[1] = stride;
-  return x;
-}
-
 static operands linear_operands(const rp_kernel_args *args) {
-  return (operands){at_least_a_row(args->in[0]), transposed(args->in[1]),
-                    at_least_a_row(args->out[0]),
+  return (operands){rp_at_least_a_row(args->in[0]),
+                    rp_matrix_transposed(args->in[1]),
+                    rp_at_least_a_row(args->out[0]),
                     args->n_in > 2 ? &args->in[2] : NULL};
 }
 

@@ -16,6 +16,34 @@
 extern "C" {
 #endif
 
+/* rows x columns, one row `leading` elements behind the other. */
+static inline rp_array rp_matrix(rp_dtype dtype, const void *data, int64_t rows,
+                                 int64_t columns, int64_t leading) {
+  const rp_array x = {
+      (void *)data, {dtype, 2, {rows, columns}}, {leading, 1}};
+  return x;
+}
+
+static inline rp_array rp_matrix_transposed(rp_array x) {
+  const int64_t dim = x.type.dims[0], stride = x.strides[0];
+  x.type.dims[0] = x.type.dims[1];
+  x.strides[0] = x.strides[1];
+  x.type.dims[1] = dim;
+  x.strides[1] = stride;
+  return x;
+}
+
+/* x:(K) is x:(1, K). */
+static inline rp_array rp_at_least_a_row(rp_array x) {
+  if (x.type.rank > 1) return x;
+  x.type.rank = 2;
+  x.type.dims[1] = x.type.dims[0];
+  x.strides[1] = x.strides[0];
+  x.type.dims[0] = 1;
+  x.strides[0] = x.type.dims[1];
+  return x;
+}
+
 typedef struct rp_product_dim {
   int64_t count, a, b, y; /* steps in elements */
 } rp_product_dim;

@@ -33,8 +33,8 @@ struct products {
 
 operands of_linear(const rp_kernel_args *args) {
   const rp_array *made = args->n_out > 1 ? &args->out[0] : nullptr;
-  return {at_least_a_row(args->in[0]), transposed(args->in[1]),
-          at_least_a_row(args->out[args->n_out - 1]),
+  return {rp_at_least_a_row(args->in[0]), rp_matrix_transposed(args->in[1]),
+          rp_at_least_a_row(args->out[args->n_out - 1]),
           args->n_in > 2 ? &args->in[2] : nullptr, made};
 }
 

@@ -120,17 +120,6 @@ struct factors {
   rp_array a, b, y;
 };
 
-rp_array matrix(rp_dtype dtype, void *data, int64_t rows, int64_t columns,
-                int64_t leading) {
-  return rp_array{data, {dtype, 2, {rows, columns}}, {leading, 1}};
-}
-
-rp_array transposed(rp_array x) {
-  std::swap(x.type.dims[0], x.type.dims[1]);
-  std::swap(x.strides[0], x.strides[1]);
-  return x;
-}
-
 char *element(const rp_array *x, int64_t i) {
   if (x == nullptr || x->data == nullptr) return nullptr;
   return static_cast<char *>(x->data) +
@@ -140,23 +129,24 @@ char *element(const rp_array *x, int64_t i) {
 /* Of rows first, first + 1, ... first + n - 1. */
 factors factors_of(const rp_kernel_args *args, const problem &p, role role,
                    int64_t first, int64_t n) {
-  const rp_array x = matrix(p.factor, element(&args->in[X], first * p.width),
-                            n, p.width, p.width);
-  const rp_array w = matrix(p.factor, args->in[W].data, p.classes, p.width,
-                            p.width);
+  const rp_array x =
+      rp_matrix(p.factor, element(&args->in[X], first * p.width), n, p.width,
+                p.width);
+  const rp_array w = rp_matrix(p.factor, args->in[W].data, p.classes, p.width,
+                               p.width);
   const rp_array logits =
-      matrix(p.made, args->workspace, n, p.classes, p.leading);
+      rp_matrix(p.made, args->workspace, n, p.classes, p.leading);
   const rp_array dlogits =
-      matrix(p.factor, args->workspace, n, p.classes,
-             p.leading * (p.factor == RP_BF16 ? 2 : 1));
+      rp_matrix(p.factor, args->workspace, n, p.classes,
+                p.leading * (p.factor == RP_BF16 ? 2 : 1));
   switch (role) {
-    case LOGITS: return {x, transposed(w), logits};
+    case LOGITS: return {x, rp_matrix_transposed(w), logits};
     case DX:
-      return {dlogits, w, matrix(p.made, element(p.dx, first * p.width), n,
-                                 p.width, p.width)};
+      return {dlogits, w, rp_matrix(p.made, element(p.dx, first * p.width), n,
+                                    p.width, p.width)};
     default:
-      return {transposed(dlogits), x,
-              matrix(p.made, element(p.dw, 0), p.classes, p.width, p.width)};
+      return {rp_matrix_transposed(dlogits), x,
+              rp_matrix(p.made, element(p.dw, 0), p.classes, p.width, p.width)};
   }
 }
 

@@ -101,8 +101,8 @@ operands of_matmul(const rp_kernel_args *args) {
 }
 
 operands of_linear(const rp_kernel_args *args) {
-  return {at_least_a_row(args->in[0]), transposed(args->in[1]),
-          at_least_a_row(args->out[0]),
+  return {rp_at_least_a_row(args->in[0]), rp_matrix_transposed(args->in[1]),
+          rp_at_least_a_row(args->out[0]),
           args->n_in > 2 ? &args->in[2] : nullptr};
 }
 
