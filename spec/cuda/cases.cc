@@ -184,6 +184,22 @@ struct guarded {
   unsigned char *data;
 };
 
+rp_kernel_args args_of(book &b, const call &c, std::vector<rp_array> &in,
+                       std::vector<rp_array> &out) {
+  rp_kernel_args args = {};
+  args.in = in.data();
+  args.out = out.data();
+  args.n_in = (int32_t)in.size();
+  args.n_out = (int32_t)out.size();
+  args.ints = c.ints.data();
+  args.n_ints = (int32_t)c.ints.size();
+  args.reals = c.reals.data();
+  args.n_reals = (int32_t)c.reals.size();
+  args.fusion = c.fusion.get();
+  args.ctx = b.context();
+  return args;
+}
+
 rp_status run_cpu(book &b, const call &c, std::vector<bytes> &out) {
   for (const rp_tensor *t : c.made_apart) out.push_back(b.value(t));
   if (!out.empty()) return RP_OK;
@@ -202,17 +218,7 @@ rp_status run_cpu(book &b, const call &c, std::vector<bytes> &out) {
     outs.push_back(array_like(&type, made.back()->data));
     out_types.push_back(array_like(&type, nullptr));
   }
-  rp_kernel_args args = {};
-  args.in = types.data();
-  args.out = out_types.data();
-  args.n_in = (int32_t)in.size();
-  args.n_out = (int32_t)outs.size();
-  args.ints = c.ints.data();
-  args.n_ints = (int32_t)c.ints.size();
-  args.reals = c.reals.data();
-  args.n_reals = (int32_t)c.reals.size();
-  args.fusion = c.fusion.get();
-  args.ctx = b.context();
+  rp_kernel_args args = args_of(b, c, types, out_types);
   args.seed = c.stream.seed;
   args.stream = c.stream.draw;
   int64_t size = 0;

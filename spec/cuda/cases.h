@@ -85,6 +85,9 @@ private:
   void fill_leaf(const rp_tensor *leaf, bytes &data);
 };
 
+/* What a row is handed, but for streams, device and workspace. */
+rp_kernel_args args_of(book &b, const call &c, std::vector<rp_array> &in,
+                       std::vector<rp_array> &out);
 /* Runs the CPU's row: outputs, then the inputs that the op writes, in order. */
 rp_status run_cpu(book &b, const call &c, std::vector<bytes> &out);
 

@@ -140,18 +140,8 @@ result run_cuda(book &b, rp_cuda_device *device, const call &c,
   const uint64_t words[2] = {c.stream.seed, c.stream.draw};
   block draw(bytes((const unsigned char *)words,
                    (const unsigned char *)words + sizeof words));
-  rp_kernel_args args = {};
-  args.in = types.data();
-  args.out = out_types.data();
-  args.n_in = (int32_t)in.size();
-  args.n_out = (int32_t)outs.size();
-  args.ints = c.ints.data();
-  args.n_ints = (int32_t)c.ints.size();
-  args.reals = c.reals.data();
-  args.n_reals = (int32_t)c.reals.size();
-  args.fusion = c.fusion.get();
+  rp_kernel_args args = args_of(b, c, types, out_types);
   args.node = NODE;
-  args.ctx = b.context();
   args.device = device;
   /* What a row must not look at. */
   args.seed = args.stream = 0xbad;

@@ -3,20 +3,12 @@
 #include <cmath>
 #include <vector>
 
+#include "check.h"
 #include "opened.h"
 #include "totals.h"
 #include "wide_conv.h"
 
 namespace {
-
-#define CHECK(condition)                                                     \
-  do {                                                                       \
-    if (!(condition)) {                                                      \
-      fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, name,           \
-              #condition);                                                   \
-      exit(1);                                                               \
-    }                                                                        \
-  } while (0)
 
 /* bf16 values of the device, `shift` elements behind an aligned address. */
 struct values {

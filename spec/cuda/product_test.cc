@@ -4,20 +4,12 @@
 #include <cmath>
 #include <vector>
 
+#include "check.h"
 #include "opened.h"
 #include "product.h"
 #include "totals.h"
 
 namespace {
-
-#define CHECK(condition)                                                     \
-  do {                                                                       \
-    if (!(condition)) {                                                      \
-      fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, name,           \
-              #condition);                                                   \
-      exit(1);                                                               \
-    }                                                                        \
-  } while (0)
 
 /* An array of the device, `shift` elements behind an aligned address; its
    elements come from a generator, or are all `fill`. */
