@@ -17,6 +17,18 @@ static const struct {
 
 size_t rp_dtype_size(rp_dtype dtype) { return dtypes[dtype].size; }
 const char *rp_dtype_name(rp_dtype dtype) { return dtypes[dtype].name; }
+
+void rp_store_number(void *at, rp_dtype dtype, double value) {
+  switch (dtype) {
+    case RP_F32: *(float *)at = (float)value; break;
+    case RP_F64: *(double *)at = value; break;
+    case RP_BF16: *(uint16_t *)at = rp_f32_to_bf16((float)value); break;
+    case RP_I32: *(int32_t *)at = (int32_t)value; break;
+    case RP_I64: *(int64_t *)at = (int64_t)value; break;
+    default: *(uint8_t *)at = value != 0; break;
+  }
+}
+
 bool rp_dtype_is_float(rp_dtype dtype) { return dtypes[dtype].is_float; }
 bool rp_dtype_is_index(rp_dtype dtype) {
   return dtype == RP_I32 || dtype == RP_I64;

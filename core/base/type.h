@@ -21,6 +21,8 @@ typedef struct rp_strides {
 
 size_t rp_dtype_size(rp_dtype dtype);
 const char *rp_dtype_name(rp_dtype dtype);
+/* One element; integers of what fits. */
+void rp_store_number(void *at, rp_dtype dtype, double value);
 bool rp_dtype_is_float(rp_dtype dtype);
 /* What indices and labels may be: i32 or i64. */
 bool rp_dtype_is_index(rp_dtype dtype);

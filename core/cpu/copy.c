@@ -318,22 +318,11 @@ static void put_padded(const rp_array *y, const rp_array *x,
                   x->strides);
 }
 
-static void store(void *at, rp_dtype dtype, double value) {
-  switch (dtype) {
-    case RP_F32: *(float *)at = (float)value; break;
-    case RP_F64: *(double *)at = value; break;
-    case RP_BF16: *(uint16_t *)at = rp_f32_to_bf16((float)value); break;
-    case RP_I32: *(int32_t *)at = (int32_t)value; break;
-    case RP_I64: *(int64_t *)at = (int64_t)value; break;
-    default: *(uint8_t *)at = value != 0; break;
-  }
-}
-
 /* ints {before0, after0, before1, ...}, reals {value}. */
 static rp_status pad(const rp_kernel_args *args) {
   int64_t before[RP_RANK] = {0}, value = 0;
   for (int i = 0; 2 * i < args->n_ints; i++) before[i] = args->ints[2 * i];
-  store(&value, (rp_dtype)args->out[0].type.dtype,
+  rp_store_number(&value, (rp_dtype)args->out[0].type.dtype,
         args->n_reals ? args->reals[0] : 0);
   put_padded(&args->out[0], &args->in[0], before, &value);
   return RP_OK;

@@ -47,18 +47,6 @@ rp_tensor *rp_leaf(rp_context *ctx, rp_role role, const rp_type *type) {
   return t;
 }
 
-static void store_number(void *at, rp_dtype dtype, double value) {
-  switch (dtype) {
-    case RP_F32: *(float *)at = (float)value; break;
-    case RP_F64: *(double *)at = value; break;
-    case RP_BF16: *(uint16_t *)at = rp_f32_to_bf16((float)value); break;
-    case RP_I32: *(int32_t *)at = (int32_t)value; break;
-    case RP_I64: *(int64_t *)at = (int64_t)value; break;
-    case RP_BOOL: *(uint8_t *)at = value != 0; break;
-    default: break;
-  }
-}
-
 rp_tensor *rp_number(rp_context *ctx, double value, rp_dtype dtype) {
   if ((dtype == RP_I32 && !(value >= INT32_MIN && value <= INT32_MAX)) ||
       (dtype == RP_I64 && !(value >= -0x1p63 && value < 0x1p63))) {
@@ -68,7 +56,7 @@ rp_tensor *rp_number(rp_context *ctx, double value, rp_dtype dtype) {
   }
   const rp_type type = rp_type_scalar(dtype);
   rp_tensor *t = rp_leaf(ctx, RP_NUMBER, &type);
-  if (t) store_number(t->node->leaf->number, dtype, value);
+  if (t) rp_store_number(t->node->leaf->number, dtype, value);
   return t;
 }
 
