@@ -15,7 +15,7 @@
 #include "timer.h"
 #include "usage.h"
 
-/* ---- failures ----------------------------------------------------------------- */
+/* ---- failures ----------------------------------------------------------- */
 
 /* After these nothing runs on the device any more in this process. */
 static bool is_lost(cudaError_t error) {
@@ -87,7 +87,7 @@ rp_status rp_cuda_launched(const rp_kernel_args *args, const char *kernel,
   return rp_cuda_ok(args->ctx, cudaStreamSynchronize(device->stream), kernel);
 }
 
-/* ---- open and close --------------------------------------------------------------- */
+/* ---- open and close ----------------------------------------------------- */
 
 static int32_t count(void) {
   int n = 0;
@@ -231,7 +231,7 @@ static rp_status open_device(rp_device *device) {
   return status;
 }
 
-/* ---- while it runs ------------------------------------------------------------------ */
+/* ---- while it runs ------------------------------------------------------ */
 
 static void ran(rp_device *device) {
   rp_cuda_memory_ran(rp_cuda_enter(device), device->runs);
@@ -276,7 +276,7 @@ static const char *describe(rp_device *device, int64_t *total,
   return text;
 }
 
-/* ---- the record ------------------------------------------------------------------------ */
+/* ---- the record --------------------------------------------------------- */
 
 extern "C" {
 #define RP_TABLE(name) extern rp_kernel_table rp_cuda_##name;

@@ -80,7 +80,7 @@ int alignment(int size, int pack) {
   return size * pack < 16 ? size * pack : 16;
 }
 
-/* ---- text ---------------------------------------------------------------------- */
+/* ---- text --------------------------------------------------------------- */
 
 void say(std::string &s, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

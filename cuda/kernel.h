@@ -38,7 +38,7 @@
 
 namespace rp {
 
-/* ---- launching --------------------------------------------------------------- */
+/* ---- launching ---------------------------------------------------------- */
 
 enum { WARP = 32, BLOCK = 256 };
 
@@ -89,7 +89,7 @@ static inline dim3 grid_for(int64_t count) {
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;           \
        i < (count); i += (int64_t)gridDim.x * blockDim.x)
 
-/* ---- dtypes --------------------------------------------------------------------- */
+/* ---- dtypes ------------------------------------------------------------- */
 
 /* A float array whose dtype is known at run time (f32 beside bf16): element i
    in f32. */
@@ -105,7 +105,7 @@ static inline narrow_or_f32 mixed(const rp_array *a) {
   return narrow_or_f32{a->data, a->type.dtype == RP_BF16};
 }
 
-/* ---- walking ----------------------------------------------------------------------- */
+/* ---- walking ------------------------------------------------------------ */
 
 /* Where element i (row-major over dims) of N arrays lies. Dims of size 1 are
    left out and neighbours merged where all N go on with one stride; dims are
@@ -177,7 +177,7 @@ static inline bool is_contiguous(const rp_array *a) {
   return rp_strides_are_contiguous(&a->type, &strides);
 }
 
-/* ---- reductions in a fixed order ---------------------------------------------------- */
+/* ---- reductions in a fixed order ---------------------------------------- */
 
 struct sum_of {
   template <typename T> __device__ __forceinline__ T operator()(T a, T b) const {
@@ -214,7 +214,7 @@ __device__ __forceinline__ T block_reduce(T x, T identity, T *scratch, F f) {
   return warp_reduce(all, f);
 }
 
-/* ---- faults ------------------------------------------------------------------------- */
+/* ---- faults ------------------------------------------------------------- */
 
 /* index, or 0 with the fault noted where it is not in 0..limit-1. */
 __device__ __forceinline__ int64_t checked_index(int64_t index, int64_t limit,
@@ -228,7 +228,7 @@ __device__ __forceinline__ int64_t checked_index(int64_t index, int64_t limit,
   return 0;
 }
 
-/* ---- rows ----------------------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------- */
 
 typedef rp_status run_function(const rp_kernel_args *args);
 typedef rp_status run_many_function(const rp_kernel_args *args, int32_t n);

@@ -34,7 +34,7 @@ rp_status ok(rp_device *device, cudaError_t error, const char *what) {
   return rp_cuda_ok(device->ctx, error, what);
 }
 
-/* ---- storage and arena ----------------------------------------------------- */
+/* ---- storage and arena -------------------------------------------------- */
 
 void *alloc(rp_device *device, int64_t size) {
   return rp_cuda_heap_alloc(rp_cuda_enter(device)->heap, size);
@@ -54,7 +54,7 @@ void *resize_arena(rp_device *device, void *p, int64_t old_size,
   return nullptr;
 }
 
-/* ---- on the device ----------------------------------------------------------- */
+/* ---- on the device ------------------------------------------------------ */
 
 rp_status zero(rp_device *device, void *p, int64_t size) {
   if (size == 0) return RP_OK;
@@ -69,7 +69,7 @@ rp_status copy(rp_device *device, void *to, const void *from, int64_t size) {
                                     rp_cuda_enter(device)->stream), "a copy");
 }
 
-/* ---- in ------------------------------------------------------------------------ */
+/* ---- in ----------------------------------------------------------------- */
 
 /* A pinned buffer that nothing reads any more. */
 rp_status take_buffer(rp_device *device, int *taken) {
@@ -147,7 +147,7 @@ rp_status write(rp_device *device, void *to, const void *from, int64_t size,
   return status;
 }
 
-/* ---- out ------------------------------------------------------------------------ */
+/* ---- out ---------------------------------------------------------------- */
 
 rp_status read(rp_device *device, void *to, const void *from, int64_t size) {
   rp_cuda_device *d = rp_cuda_enter(device);
@@ -175,7 +175,7 @@ const rp_device_memory rp_cuda_memory_functions = {
     256, false, alloc, release, resize_arena, zero, write, read, copy,
 };
 
-/* ---- life ------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 rp_status rp_cuda_memory_open(rp_context *ctx, rp_cuda_device *device) {
   rp_cuda_memory *memory = new (std::nothrow) rp_cuda_memory();

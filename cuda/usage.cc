@@ -9,7 +9,7 @@
 
 #include "heap.h"
 
-/* ---- before there is a context ---------------------------------------------- */
+/* ---- before there is a context ------------------------------------------ */
 
 /* CUDA tells of memory only within a context. NVML does without; it comes with
    the driver, and the toolkit's header for it need not be there. */
@@ -65,7 +65,7 @@ int64_t used_of_all(const nvml &library, int unit) {
   return (int64_t)(memory.total - memory.free);
 }
 
-/* ---- what is ours -------------------------------------------------------------- */
+/* ---- what is ours ------------------------------------------------------- */
 
 int64_t backed_bytes(const rp_cuda_heap *heap) {
   int64_t bytes = 0;

@@ -64,7 +64,7 @@ rp_status rp_arena_resize(rp_device *device, int64_t size) {
   return RP_OK;
 }
 
-/* ---- the host's memory ------------------------------------------------------ */
+/* ---- the host's memory -------------------------------------------------- */
 
 static void *host_alloc(rp_device *device, int64_t size) {
   (void)device;
@@ -110,7 +110,7 @@ const rp_device_memory rp_host_memory = {
     .copy = host_copy,
 };
 
-/* ---- recipes ------------------------------------------------------------------ */
+/* ---- recipes ------------------------------------------------------------ */
 
 static void *no_memory(rp_context *ctx, size_t size) {
   rp_fail(ctx, RP_NOMEM, "out of memory: %zu bytes for recipes refused", size);

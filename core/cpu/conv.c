@@ -51,7 +51,7 @@ static void fill_zero(const rp_array *out) {
   memset(out->data, 0, (size_t)rp_type_bytes(&out->type));
 }
 
-/* ---- f32, bf16 ---------------------------------------------------------------------- */
+/* ---- f32, bf16 ---------------------------------------------------------- */
 
 /* One of the two. */
 typedef struct prepared {
@@ -137,7 +137,7 @@ static rp_status grad_weight_dnnl(const rp_kernel_args *args) {
   return run_dnnl(args, args->in[1].data, args->out[0].data, args->in[0].data);
 }
 
-/* ---- f64: taps ------------------------------------------------------------------ */
+/* ---- f64: taps ---------------------------------------------------------- */
 
 /* More lanes than this many gain nothing: the matrices leave the cache. */
 enum { LANES = 8 };
@@ -181,7 +181,7 @@ static void move_taps(const rp_conv *c, double *x, double *taps, bool back) {
       }
 }
 
-/* ---- f64: products ----------------------------------------------------------------- */
+/* ---- f64: products ------------------------------------------------------ */
 
 /* One lane's taps, and for dw its sum. */
 static int64_t lane_doubles(const rp_conv *c) {

@@ -48,7 +48,7 @@ static copying copying_of(const rp_type *type, void *to, const int64_t *to_at,
   return c;
 }
 
-/* ---- walking the outer dims ------------------------------------------------- */
+/* ---- walking the outer dims --------------------------------------------- */
 
 typedef struct walk {
   const copy_dim *dims;
@@ -93,7 +93,7 @@ static void share(int64_t n, int64_t *begin, int64_t *end) {
   *end = n * (me + 1) / threads;
 }
 
-/* ---- rows --------------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------- */
 
 /* `size` is a constant wherever this is inlined: each memcpy is one move. */
 static inline __attribute__((always_inline)) void move_each(
@@ -160,7 +160,7 @@ static void copy_one_row(const copying *c) {
   }
 }
 
-/* ---- transposes ----------------------------------------------------------------- */
+/* ---- transposes --------------------------------------------------------- */
 
 /* A cache line of each of `lines` source rows, then as many target rows: each
    line is fetched and written once, whatever the strides. Target dim `down`
@@ -254,7 +254,7 @@ void rp_copy_strided(const rp_type *type, void *to, const int64_t *to_strides,
   else copy_rows(&c);
 }
 
-/* ---- kernels ---------------------------------------------------------------------- */
+/* ---- kernels ------------------------------------------------------------ */
 
 static char *element(const rp_array *x, int64_t offset) {
   return (char *)x->data +

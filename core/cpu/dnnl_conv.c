@@ -45,7 +45,7 @@ struct rp_dnnl_conv {
   int64_t scratchpad_at, sum_at;
 };
 
-/* ---- descriptors ---------------------------------------------------------- */
+/* ---- descriptors -------------------------------------------------------- */
 
 /* A part is of x's channels, or of y's. */
 static bool parts_of_input(const rp_conv *c) {
@@ -149,7 +149,7 @@ static const dnnl_memory_desc_t *chosen(const_dnnl_primitive_desc_t d,
   return dnnl_primitive_desc_query_md(d, queries[kind][which], 0);
 }
 
-/* ---- making ------------------------------------------------------------------ */
+/* ---- making ------------------------------------------------------------- */
 
 /* Takes the descriptor over. */
 static dnnl_status_t make_stage(dnnl_primitive_desc_t descriptor, stage *out,
@@ -318,7 +318,7 @@ void rp_dnnl_conv_free(rp_dnnl_conv *c) {
   rp_free(c->ctx, c, sizeof *c);
 }
 
-/* ---- running ------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------ */
 
 static dnnl_status_t run_stage(const stage *s, dnnl_exec_arg_t *args, int n) {
   if (s->scratchpad)

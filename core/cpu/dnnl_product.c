@@ -27,7 +27,7 @@ struct rp_dnnl_product {
   dnnl_memory_t a, b, bias, y, scratchpad;
 };
 
-/* ---- descriptors ----------------------------------------------------------- */
+/* ---- descriptors -------------------------------------------------------- */
 
 static int64_t step(const rp_product_dim *dim, operand which) {
   return which == OPERAND_A ? dim->a : which == OPERAND_B ? dim->b : dim->y;
@@ -72,7 +72,7 @@ static dnnl_status_t describe_bias(const rp_dnnl_product *product, int loops,
                                           strides);
 }
 
-/* ---- primitives ------------------------------------------------------------- */
+/* ---- primitives --------------------------------------------------------- */
 
 static bool is_reference(const_dnnl_primitive_desc_t descriptor) {
   const char *name = "";
@@ -202,7 +202,7 @@ void rp_dnnl_product_free(rp_dnnl_product *p) {
   rp_free(p->ctx, p, sizeof *p);
 }
 
-/* ---- running ------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------ */
 
 typedef struct execution {
   const rp_dnnl_product *p;
@@ -291,7 +291,7 @@ rp_status rp_dnnl_product_run(rp_dnnl_product *p, rp_context *ctx,
   return rp_product_loop(&p->product, p->loops, execute, &e);
 }
 
-/* ---- warm-up -------------------------------------------------------------------- */
+/* ---- warm-up ------------------------------------------------------------ */
 
 static rp_array warm_up_array(float *data, int64_t rows, int64_t columns,
                               int64_t leading) {

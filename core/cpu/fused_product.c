@@ -52,7 +52,7 @@ typedef struct fused_product {
   int64_t made_bytes, result_bytes, slots_bytes, slots_thread;
 } fused_product;
 
-/* ---- arrays -------------------------------------------------------------------- */
+/* ---- arrays ------------------------------------------------------------- */
 
 static rp_array dense(rp_dtype dtype, int64_t rows, int64_t columns) {
   return rp_matrix(dtype, NULL, rows, columns, columns);
@@ -69,7 +69,7 @@ static int64_t size_of(const rp_array *x) {
   return (int64_t)rp_dtype_size((rp_dtype)x->type.dtype);
 }
 
-/* ---- preparing ------------------------------------------------------------------ */
+/* ---- preparing ---------------------------------------------------------- */
 
 /* The parts first .. end - 1 as a fusion of their own. */
 static rp_status prepare_side(side *s, const rp_kernel_args *args,
@@ -231,7 +231,7 @@ static void destroy_fused_product(void *state) {
   rp_free(f->ctx, f, sizeof *f);
 }
 
-/* ---- running -------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------ */
 
 typedef struct running {
   const side *side;

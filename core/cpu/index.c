@@ -134,7 +134,7 @@ static rp_status run_embedding_grad_add(const rp_kernel_args *args) {
   return add_selected(args, 1, rp_extent_of(&args->out[0].type, 0));
 }
 
-/* ---- embedding's, in bf16 ------------------------------------------------- */
+/* ---- embedding's, in bf16 ----------------------------------------------- */
 
 /* Columns of a row that are summed up in f32 at a time. */
 enum { COLUMNS = 256 };
@@ -214,7 +214,7 @@ static rp_status run_embedding_grad_add_bf16(const rp_kernel_args *args) {
   return add_bf16(args, 1);
 }
 
-/* ---- index_select's -------------------------------------------------------- */
+/* ---- index_select's ----------------------------------------------------- */
 
 static rp_status run_index_select_grad(const rp_kernel_args *args) {
   return add_selected(args, 0,

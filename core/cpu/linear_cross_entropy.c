@@ -30,7 +30,7 @@ enum { X, W, LABELS, BIAS };
 
 extern const rp_op rp_op_linear_cross_entropy, rp_op_linear_cross_entropy_grad;
 
-/* ---- the problem ---------------------------------------------------------- */
+/* ---- the problem -------------------------------------------------------- */
 
 typedef struct problem {
   int64_t rows, width, classes;
@@ -84,7 +84,7 @@ static bool makes_dlogits(const problem *p) {
   return p->dx || p->dw || p->dbias;
 }
 
-/* ---- products ------------------------------------------------------------- */
+/* ---- products ----------------------------------------------------------- */
 
 /* Of a chunk of n rows: logits:(n, V) = x w^T + bias, dx:(n, C) = dlogits w,
    dw:(V, C) = or += dlogits^T x. */
@@ -205,7 +205,7 @@ static rp_status multiply(const rp_kernel_args *args, const problem *p,
                               args->ctx, &f.a, &f.b, bias, &f.y, c->scratch);
 }
 
-/* ---- rows ----------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------- */
 
 /* x becomes exp(x - top); their sum, in blocks. */
 static double exponentials_f32(float *x, int64_t n, float top) {
@@ -319,7 +319,7 @@ static void add_bias(const problem *p, const chunk *c) {
   }
 }
 
-/* ---- running -------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------ */
 
 /* The workspace: a chunk of logits, of dlogits where they are rounded, its
    rows' losses, the products' scratch. */

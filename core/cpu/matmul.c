@@ -28,7 +28,7 @@ static operands linear_operands(const rp_kernel_args *args) {
                     args->n_in > 2 ? &args->in[2] : NULL};
 }
 
-/* ---- f32 ---------------------------------------------------------------------- */
+/* ---- f32 ---------------------------------------------------------------- */
 
 static rp_status prepare_f32(const rp_kernel_args *args, const operands *o,
                              void **state, int64_t *workspace_bytes) {
@@ -58,7 +58,7 @@ static rp_status run_f32(const rp_kernel_args *args) {
 
 static void destroy_f32(void *state) { rp_dnnl_product_free(state); }
 
-/* ---- bf16 --------------------------------------------------------------------- */
+/* ---- bf16 --------------------------------------------------------------- */
 
 static rp_status prepare_bf16(const rp_kernel_args *args, const operands *o,
                               void **state, int64_t *workspace_bytes) {
@@ -93,7 +93,7 @@ static rp_status linear_bf16(const rp_kernel_args *args) {
 
 static void destroy_bf16(void *state) { rp_mixed_product_free(state); }
 
-/* ---- f64 ---------------------------------------------------------------------- */
+/* ---- f64 ---------------------------------------------------------------- */
 
 typedef struct product_f64 {
   rp_product product;

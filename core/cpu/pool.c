@@ -56,7 +56,7 @@ static rp_window window_of(const rp_kernel_args *args) {
   return w;
 }
 
-/* ---- the greatest ----------------------------------------------------------- */
+/* ---- the greatest ------------------------------------------------------- */
 
 typedef enum use { VALUE, SPREAD, TAKE } use;
 enum { COLUMNS = 64 };
@@ -172,7 +172,7 @@ static rp_status max_pool_take_bf16(const rp_kernel_args *args) {
   return run_greatest(args, TAKE, RP_BF16);
 }
 
-/* ---- means of spans ------------------------------------------------------------ */
+/* ---- means of spans ----------------------------------------------------- */
 
 /* What output i along one dim reads: first..end-1, the sum divided by
    `divisor` (and by that of the other dim). */

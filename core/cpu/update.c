@@ -35,7 +35,7 @@ static const double *numbers(const rp_kernel_args *args, int states) {
   return args->in[2 + states].data;
 }
 
-/* ---- sgd ------------------------------------------------------------------------ */
+/* ---- sgd ---------------------------------------------------------------- */
 
 static rp_status sgd_f32(const rp_kernel_args *args) {
   if (skipped(args, 3)) return RP_OK;
@@ -65,7 +65,7 @@ static rp_status sgd_f64(const rp_kernel_args *args) {
   return RP_OK;
 }
 
-/* ---- sgd_momentum --------------------------------------------------------------- */
+/* ---- sgd_momentum ------------------------------------------------------- */
 
 /* v = keep v + take g; param -= lr (look g + v reach). */
 typedef struct momentum {
@@ -121,7 +121,7 @@ static rp_status momentum_f64(const rp_kernel_args *args) {
   return RP_OK;
 }
 
-/* ---- adam, adamw ---------------------------------------------------------------- */
+/* ---- adam, adamw -------------------------------------------------------- */
 
 typedef struct adam {
   double shrink;       /* what multiplies the parameter first: adamw */
@@ -214,7 +214,7 @@ static rp_status adamw_f64(const rp_kernel_args *args) {
   return adam_step_f64(args, true);
 }
 
-/* ---- accumulate, assign, running_update --------------------------------------------------------- */
+/* ---- accumulate, assign, running_update --------------------------------- */
 
 static rp_status accumulate_f32(const rp_kernel_args *args) {
   if (skipped(args, 2)) return RP_OK;

@@ -119,7 +119,7 @@ static void split(rp_winograd *g) {
   g->slice = up(g->strips, slices);
 }
 
-/* ---- making --------------------------------------------------------------- */
+/* ---- making ------------------------------------------------------------- */
 
 static rp_array matrices(int64_t rows, int64_t columns, bool transposed) {
   rp_array a = {.type = {RP_F32, 3, {POINTS, rows, columns}},
@@ -194,7 +194,7 @@ void rp_winograd_cost(const rp_winograd *g, double *flops, double *bytes) {
             (TAPS + POINTS) * pairs);
 }
 
-/* ---- planes and tiles ------------------------------------------------------ */
+/* ---- planes and tiles --------------------------------------------------- */
 
 /* Part of a strip: columns first .. end - 1 of rows top .. bottom - 1, those
    inside of the plane, for tiles that begin at (row, column). */
@@ -341,7 +341,7 @@ static void collect(const rp_winograd *g, const planes *p, int64_t slice,
                     bias);
 }
 
-/* ---- kernels ---------------------------------------------------------------- */
+/* ---- kernels ------------------------------------------------------------ */
 
 /* G w G' of the kernels that lead to channels first .. first + part - 1, to
    (36, read, part). */
@@ -385,7 +385,7 @@ static void collect_kernels(const rp_winograd *g, const float *from,
     }
 }
 
-/* ---- running ----------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------ */
 
 typedef struct pieces {
   float *values, *kernels, *made;

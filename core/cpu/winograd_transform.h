@@ -85,7 +85,7 @@ static inline void rp_vec_scatter(const vec *from, int64_t n, float *x,
   }
 }
 
-/* ---- passes ----------------------------------------------------------------- */
+/* ---- passes ------------------------------------------------------------- */
 
 static const float rp_a = 0.625f, rp_b = 1.5f;
 static const float rp_a2 = 0.390625f, rp_b2 = 2.25f;

@@ -96,7 +96,7 @@ void rp_memory_fail_at(rp_context *ctx, int64_t k) {
   ctx->accounts.fail_at = k > 0 ? k : 0;
 }
 
-/* ---- interrupts ------------------------------------------------------------------- */
+/* ---- interrupts --------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupted;
 

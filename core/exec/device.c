@@ -13,7 +13,7 @@
 #include "graph/recorder.h"
 #include "graph/registry.h"
 
-/* ---- libraries --------------------------------------------------------------- */
+/* ---- libraries ---------------------------------------------------------- */
 
 /* One a process, as their libraries are; found again, never unloaded. */
 typedef struct loaded {
@@ -128,7 +128,7 @@ static const rp_backend *find_backend(rp_context *ctx, const char *name,
   return NULL;
 }
 
-/* ---- one device ----------------------------------------------------------------- */
+/* ---- one device --------------------------------------------------------- */
 
 static rp_status open_device(rp_device *device) {
   rp_context *ctx = device->ctx;

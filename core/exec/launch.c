@@ -6,7 +6,7 @@
 #include "exec/trace.h"
 #include "graph/recorder.h"
 
-/* ---- addresses ------------------------------------------------------------------ */
+/* ---- addresses ---------------------------------------------------------- */
 
 static void *instance_data(const rp_execution *e, int32_t instance) {
   const rp_plan *plan = e->plan;
@@ -42,7 +42,7 @@ static void point_arrays(const rp_execution *e) {
   }
 }
 
-/* ---- instructions ---------------------------------------------------------------- */
+/* ---- instructions ------------------------------------------------------- */
 
 static rp_kernel_args args_of(const rp_execution *e, int32_t i) {
   const rp_plan *plan = e->plan;
@@ -156,7 +156,7 @@ static rp_status run_all(rp_execution *e) {
   return status;
 }
 
-/* ---- from a recording --------------------------------------------------------------- */
+/* ---- from a recording --------------------------------------------------- */
 
 /* What a recording's addresses are made of: leaves, large results, the arena.
    RP_NOMEM. */
@@ -213,7 +213,7 @@ static rp_status run_recorded(rp_execution *e) {
   return RP_OK;
 }
 
-/* ---- a whole run ---------------------------------------------------------------------- */
+/* ---- a whole run -------------------------------------------------------- */
 
 static rp_status copy_small_results(const rp_execution *e) {
   rp_device *device = e->plan->device;

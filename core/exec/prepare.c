@@ -20,7 +20,7 @@ static rp_status add_tensor(rp_context *ctx, void *array, rp_tensor *t) {
   return RP_OK;
 }
 
-/* ---- what the request names -------------------------------------------------- */
+/* ---- what the request names --------------------------------------------- */
 
 static rp_status check_request(rp_context *ctx, const rp_request *r) {
   const bool has_loss = r->action == RP_BACKWARD || r->action == RP_MINIMIZE;
@@ -232,7 +232,7 @@ static rp_status make_key(rp_preparation *p) {
   return status;
 }
 
-/* ---- entry ------------------------------------------------------------------------ */
+/* ---- entry -------------------------------------------------------------- */
 
 static rp_plan *make_plan(rp_preparation *p) {
   rp_graph graph = {0};

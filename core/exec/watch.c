@@ -25,7 +25,7 @@ bool rp_watches(const rp_context *ctx) {
   return ctx->anomaly != RP_ANOMALY_NONE || ctx->verify_replay;
 }
 
-/* ---- fingerprints ------------------------------------------------------------ */
+/* ---- fingerprints ------------------------------------------------------- */
 
 enum { LANES = 8, PIECE = 1 << 16 }; /* bytes hashed as one */
 
@@ -65,7 +65,7 @@ uint64_t rp_fingerprint(const void *data, int64_t size_bytes) {
   return sum;
 }
 
-/* ---- values that are not finite ------------------------------------------------ */
+/* ---- values that are not finite ----------------------------------------- */
 
 /* By the bits: the exponent is all ones; a NaN has a fraction, too. */
 static bool bad_f32(uint32_t bits, bool nan_only) {
@@ -118,7 +118,7 @@ static const char *kind_of(rp_dtype dtype, const void *data, int64_t i) {
   return isnan(x) ? "a NaN" : "an infinity";
 }
 
-/* ---- what a failure says ----------------------------------------------------------- */
+/* ---- what a failure says ------------------------------------------------ */
 
 enum { ORIGIN_TEXT = 160 };
 
@@ -227,7 +227,7 @@ static rp_status say_difference(rp_watch *watch, int32_t at,
       (int)plan->program.instructions.n, why);
 }
 
-/* ---- one run -------------------------------------------------------------------------- */
+/* ---- one run ------------------------------------------------------------ */
 
 rp_status rp_watch_open(rp_watch *watch, const rp_plan *plan,
                         const rp_bindings *bindings, void *const *leaf_data) {

@@ -58,7 +58,7 @@ rp_status rp_leaf_materialize(rp_tensor *leaf) {
                               rp_device_align(device, size));
 }
 
-/* ---- host copies of integers ---------------------------------------------- */
+/* ---- host copies of integers -------------------------------------------- */
 
 /* Tokens and labels are looked at before the first instruction; on a device
    that would wait for all that runs there. */
@@ -198,7 +198,7 @@ void rp_tensor_clear_grad(rp_tensor *t) {
   rp_tensor_release(grad);
 }
 
-/* ---- devices ---------------------------------------------------------------- */
+/* ---- devices ------------------------------------------------------------ */
 
 int rp_tensor_device(const rp_tensor *t) {
   const int8_t device = rp_root_node(t)->device;
@@ -273,7 +273,7 @@ rp_tensor *rp_tensor_to(rp_tensor *t, int slot) {
   return NULL;
 }
 
-/* ---- what a handle tells --------------------------------------------------- */
+/* ---- what a handle tells ------------------------------------------------ */
 
 rp_tensor *rp_tensor_output(rp_tensor *t, int index) {
   if (index < 0 || index >= t->node->n_outputs) {

@@ -180,7 +180,7 @@ struct rp_op {
   const char *const *numbers;
 };
 
-/* ---- fused nodes (graph/fuse.c) ----------------------------------------------- */
+/* ---- fused nodes (graph/fuse.c) ----------------------------------------- */
 
 enum { RP_PARTS = 8, RP_PART_INPUTS = 3 };
 

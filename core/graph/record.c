@@ -60,7 +60,7 @@ rp_tensor *rp_number(rp_context *ctx, double value, rp_dtype dtype) {
   return t;
 }
 
-/* ---- recording ------------------------------------------------------------ */
+/* ---- recording ---------------------------------------------------------- */
 
 /* Whether input i must be copied to lie as the kernel wants it. */
 static bool wants_copy(const rp_node *node, int i) {

@@ -47,7 +47,7 @@ typedef struct plan {
   int32_t *readers, *last_reader; /* of values */
 } plan;
 
-/* ---- what may take part --------------------------------------------------------- */
+/* ---- what may take part ------------------------------------------------- */
 
 static bool is_elementwise(const rp_graph_node *node) {
   return node->op->flags & RP_ELEMENTWISE && node->n_values == 1 &&
@@ -118,7 +118,7 @@ static bool have_room(const plan *s, int32_t p, int32_t e, int32_t g) {
   return parts <= RP_PARTS && operands <= OPERANDS && random <= 1;
 }
 
-/* ---- behind ---------------------------------------------------------------------- */
+/* ---- behind ------------------------------------------------------------- */
 
 /* Node g reads all of what product p made as it lies, and nothing else does. */
 static bool may_follow(const plan *s, int32_t p, int32_t g) {
@@ -144,7 +144,7 @@ static bool may_follow(const plan *s, int32_t p, int32_t g) {
          rows_of(made) >= EXTENT && have_room(s, p, -1, g);
 }
 
-/* ---- in front -------------------------------------------------------------------- */
+/* ---- in front ----------------------------------------------------------- */
 
 /* Product p can have tiles of value v for its operand k: rows of input 0, its
    columns where that is v transposed, or columns of input 1. */
@@ -242,7 +242,7 @@ static bool decide(plan *s) {
   return any;
 }
 
-/* ---- one node of up to three ----------------------------------------------------- */
+/* ---- one node of up to three -------------------------------------------- */
 
 typedef struct making {
   rp_graph *graph;

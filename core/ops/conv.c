@@ -120,7 +120,7 @@ static rp_cost cost_of(const rp_node *node, const rp_type *y,
   return cost;
 }
 
-/* ---- the two adjoints and the product, for rules -------------------------- */
+/* ---- the two adjoints and the product, for rules ------------------------ */
 
 static rp_tensor *emit(rp_tape *tape, const rp_op *op, const rp_node *node,
                        rp_tensor *a, rp_tensor *b, const int64_t *sizes,
@@ -168,7 +168,7 @@ static rp_tensor *grad_weight(rp_tape *tape, const rp_node *node,
               gradient_dtype(w));
 }
 
-/* ---- conv2d ------------------------------------------------------------------ */
+/* ---- conv2d ------------------------------------------------------------- */
 
 static rp_status conv2d_type(const rp_node *node, rp_type *out) {
   const rp_type *w = rp_in(node, 1);
@@ -216,7 +216,7 @@ const rp_op rp_op_conv2d = {
     .type = conv2d_type, .grad = conv2d_grad, .cost = conv2d_cost,
 };
 
-/* ---- conv2d_grad_input ---------------------------------------------------------- */
+/* ---- conv2d_grad_input -------------------------------------------------- */
 
 static rp_status grad_input_type(const rp_node *node, rp_type *out) {
   const rp_type *dy = rp_in(node, 0), *w = rp_in(node, 1);
@@ -248,7 +248,7 @@ const rp_op rp_op_conv2d_grad_input = {
     .type = grad_input_type, .grad = grad_input_grad, .cost = grad_input_cost,
 };
 
-/* ---- conv2d_grad_weight --------------------------------------------------------- */
+/* ---- conv2d_grad_weight ------------------------------------------------- */
 
 static rp_status grad_weight_type(const rp_node *node, rp_type *out) {
   const rp_type *dy = rp_in(node, 0), *x = rp_in(node, 1);

@@ -20,7 +20,7 @@ static rp_cost copy_cost(const rp_node *node) {
   return cost;
 }
 
-/* ---- contiguous ------------------------------------------------------------- */
+/* ---- contiguous --------------------------------------------------------- */
 
 static void contiguous_grad(rp_tape *tape, const rp_node *node,
                             rp_tensor *const *dy, rp_tensor **dx) {
@@ -33,7 +33,7 @@ const rp_op rp_op_contiguous = {
     .type = rp_type_like_first, .grad = contiguous_grad, .cost = copy_cost,
 };
 
-/* ---- cat -------------------------------------------------------------------- */
+/* ---- cat ---------------------------------------------------------------- */
 
 static rp_status cat_type(const rp_node *node, rp_type *out) {
   char first_text[RP_DIMS_TEXT], text[RP_DIMS_TEXT];
@@ -86,7 +86,7 @@ const rp_op rp_op_cat = {
     .type = cat_type, .grad = cat_grad, .cost = copy_cost,
 };
 
-/* ---- pad -------------------------------------------------------------------- */
+/* ---- pad ---------------------------------------------------------------- */
 
 static rp_status pad_type(const rp_node *node, rp_type *out) {
   char text[RP_DIMS_TEXT];
@@ -125,7 +125,7 @@ const rp_op rp_op_pad = {
     .type = pad_type, .grad = pad_grad, .cost = copy_cost,
 };
 
-/* ---- narrow_grad ------------------------------------------------------------ */
+/* ---- narrow_grad -------------------------------------------------------- */
 
 static rp_status narrow_grad_type(const rp_node *node, rp_type *out) {
   char text[RP_DIMS_TEXT];

@@ -24,7 +24,7 @@
 extern const rp_op rp_op_matmul, rp_op_linear, rp_op_gelu_tanh,
     rp_op_gelu_tanh_grad;
 
-/* ---- shared --------------------------------------------------------------------- */
+/* ---- shared ------------------------------------------------------------- */
 
 static rp_status check_dtypes(const rp_node *node, rp_type *out) {
   const rp_dtype x = (rp_dtype)rp_in(node, 0)->dtype;
@@ -95,7 +95,7 @@ static rp_cost product_cost(const rp_node *node, double inner) {
   return cost;
 }
 
-/* ---- matmul --------------------------------------------------------------------- */
+/* ---- matmul ------------------------------------------------------------- */
 
 static rp_status matmul_misfit(const rp_node *node) {
   const rp_type *a = rp_in(node, 0), *b = rp_in(node, 1);
@@ -198,7 +198,7 @@ const rp_op rp_op_matmul = {
               has_one_dtype, .rows = true}},
 };
 
-/* ---- linear --------------------------------------------------------------------- */
+/* ---- linear ------------------------------------------------------------- */
 
 static rp_status linear_type(const rp_node *node, rp_type *out) {
   const rp_type *x = rp_in(node, 0), *w = rp_in(node, 1);

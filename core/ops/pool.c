@@ -44,7 +44,7 @@ static int32_t sum_dtype(const rp_type *dy) {
   return dy->dtype == RP_BF16 ? RP_F32 : dy->dtype;
 }
 
-/* ---- windows -------------------------------------------------------------- */
+/* ---- windows ------------------------------------------------------------ */
 
 static rp_status windows_type(const rp_node *node, const rp_type *x,
                               rp_type *out) {
@@ -102,7 +102,7 @@ static rp_tensor *emit(rp_tape *tape, const rp_op *op, const rp_node *node,
   return rp_emit(tape, op, in, b ? 2 : 1, ints, n_ints, NULL, 0);
 }
 
-/* ---- max_pool2d ------------------------------------------------------------- */
+/* ---- max_pool2d --------------------------------------------------------- */
 
 static rp_status max_pool_type(const rp_node *node, rp_type *out) {
   return windows_type(node, rp_in(node, 0), out);
@@ -162,7 +162,7 @@ const rp_op rp_op_max_pool2d_take = {
     .cost = window_cost,
 };
 
-/* ---- avg_pool2d --------------------------------------------------------------- */
+/* ---- avg_pool2d --------------------------------------------------------- */
 
 static void avg_pool_grad(rp_tape *tape, const rp_node *node,
                           rp_tensor *const *dy, rp_tensor **dx) {
@@ -212,7 +212,7 @@ const rp_op rp_op_avg_pool2d_grad = {
     .cost = window_cost,
 };
 
-/* ---- to given sizes ------------------------------------------------------------- */
+/* ---- to given sizes ----------------------------------------------------- */
 
 static rp_status to_size_type(const rp_node *node, rp_type *out) {
   return resized_type(node, 0, out);

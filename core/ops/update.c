@@ -40,7 +40,7 @@ static rp_cost update_cost(const rp_node *node) {
   return cost;
 }
 
-/* ---- optimizers --------------------------------------------------------------- */
+/* ---- optimizers --------------------------------------------------------- */
 
 static rp_status update_type(const rp_node *node, rp_type *out) {
   (void)out;
@@ -114,7 +114,7 @@ const rp_op rp_op_adamw = {
     .states = 2, .numbers = adam_numbers,
 };
 
-/* ---- accumulate, assign, running_update --------------------------------------------------------- */
+/* ---- accumulate, assign, running_update --------------------------------- */
 
 static rp_status write_type(const rp_node *node, rp_type *out) {
   (void)out;

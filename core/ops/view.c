@@ -17,7 +17,7 @@ static const rp_strides *in_strides(const rp_node *node) {
   return &node->inputs[0]->strides;
 }
 
-/* ---- reshape ---------------------------------------------------------------- */
+/* ---- reshape ------------------------------------------------------------ */
 
 static rp_status reshape_type(const rp_node *node, rp_type *out) {
   const rp_type *x = rp_in(node, 0);
@@ -82,7 +82,7 @@ const rp_op rp_op_reshape = {
     .type = reshape_type, .view = reshape_view, .grad = reshape_grad,
 };
 
-/* ---- permute ---------------------------------------------------------------- */
+/* ---- permute ------------------------------------------------------------ */
 
 static rp_status permute_type(const rp_node *node, rp_type *out) {
   const rp_type *x = rp_in(node, 0);
@@ -122,7 +122,7 @@ const rp_op rp_op_permute = {
     .type = permute_type, .view = permute_view, .grad = permute_grad,
 };
 
-/* ---- expand ----------------------------------------------------------------- */
+/* ---- expand ------------------------------------------------------------- */
 
 static rp_status expand_type(const rp_node *node, rp_type *out) {
   const rp_type *x = rp_in(node, 0);
@@ -166,7 +166,7 @@ const rp_op rp_op_expand = {
     .type = expand_type, .view = expand_view, .grad = expand_grad,
 };
 
-/* ---- narrow ----------------------------------------------------------------- */
+/* ---- narrow ------------------------------------------------------------- */
 
 static rp_status narrow_type(const rp_node *node, rp_type *out) {
   const rp_type *x = rp_in(node, 0);
@@ -220,7 +220,7 @@ const rp_op rp_op_narrow = {
     .type = narrow_type, .view = narrow_view, .grad = narrow_grad,
 };
 
-/* ---- detach, custom_vjp ------------------------------------------------------- */
+/* ---- detach, custom_vjp ------------------------------------------------- */
 
 static rp_status alias_view(const rp_node *node, int k, rp_strides *out) {
   *out = node->inputs[k]->strides;

@@ -5,7 +5,7 @@
 
 #include "base/context.h"
 
-/* ---- words ----------------------------------------------------------------- */
+/* ---- words -------------------------------------------------------------- */
 
 /* Pairs i <= j are packed by length. */
 static size_t pair(int32_t n, int32_t i, int32_t j) {
@@ -93,7 +93,7 @@ void rp_chain_words_free(rp_chain_words *words, rp_context *ctx) {
   words->first = NULL;
 }
 
-/* ---- the table ------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------- */
 
 /* All m of one word, so that the inner loops run over memory in order. */
 static float *row(const rp_chain *c, int32_t i, int32_t j) {

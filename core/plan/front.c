@@ -5,7 +5,7 @@
 
 #include "base/context.h"
 
-/* ---- candidates ------------------------------------------------------------------- */
+/* ---- candidates --------------------------------------------------------- */
 
 void rp_candidate_free(rp_candidate *c, rp_context *ctx) {
   rp_array_free(ctx, &c->segments, sizeof(rp_segment));
@@ -35,7 +35,7 @@ void rp_candidate_settle(rp_candidate *c) {
         c->keeps.at + (intptr_t)c->segments.at[i].keep;
 }
 
-/* ---- the front -------------------------------------------------------------------- */
+/* ---- the front ---------------------------------------------------------- */
 
 /* Takes c, evaluated, into the front or frees it. */
 static rp_status insert(rp_front *front, rp_context *ctx, rp_candidate *c) {
@@ -147,7 +147,7 @@ rp_status rp_front_offer(const rp_search *search, rp_candidate *c,
   return status;
 }
 
-/* ---- candidates from outside ------------------------------------------------------------ */
+/* ---- candidates from outside -------------------------------------------- */
 
 static rp_status copy_segments(rp_candidate *c, rp_context *ctx,
                                const rp_segment *segments, int n_segments) {
@@ -241,7 +241,7 @@ static rp_status take_offered(const rp_search *search) {
   return status;
 }
 
-/* ---- entry ------------------------------------------------------------------------------ */
+/* ---- entry -------------------------------------------------------------- */
 
 rp_status rp_front_make(rp_front *front, rp_plan *plan) {
   rp_context *ctx = plan->ctx;

@@ -35,7 +35,7 @@ static int32_t producer(const rp_gaps *g, const rp_graph_node *node,
   return v < 0 ? -1 : g->graph->values.at[v].node;
 }
 
-/* ---- a program from the gaps' states ---------------------------------------- */
+/* ---- a program from the gaps' states ------------------------------------ */
 
 /* Puts what node j misses into restored, in order. */
 static rp_status find_missing(rp_gaps *g, int32_t j) {
@@ -80,7 +80,7 @@ static rp_status write_steps(rp_gaps *g) {
   return RP_OK;
 }
 
-/* ---- what it costs ------------------------------------------------------------- */
+/* ---- what it costs ------------------------------------------------------ */
 
 /* Live bytes by instruction; bytes that are taken over count once. */
 static rp_status find_live(rp_gaps *g, const rp_program *p) {

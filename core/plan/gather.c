@@ -48,7 +48,7 @@ static const rp_graph_node *node_of(const gatherer *g, int32_t i) {
   return &g->graph->nodes.at[g->program->instructions.at[i].node];
 }
 
-/* ---- what is live --------------------------------------------------------------- */
+/* ---- what is live ------------------------------------------------------- */
 
 /* Needs live of n + 1 zeros. */
 static void find_live(gatherer *g, const int64_t *workspace_bytes) {
@@ -69,7 +69,7 @@ static void find_live(gatherer *g, const int64_t *workspace_bytes) {
       g->live[i] += rp_align(workspace_bytes[p->instructions.at[i].node]);
 }
 
-/* ---- batches --------------------------------------------------------------------- */
+/* ---- batches ------------------------------------------------------------ */
 
 static batch *find(gatherer *g, int32_t id) {
   for (int32_t b = 0; b < g->open.n; b++)
@@ -190,7 +190,7 @@ static rp_status decide(gatherer *g, int32_t *n) {
   return status;
 }
 
-/* ---- the program that follows ---------------------------------------------------- */
+/* ---- the program that follows ------------------------------------------- */
 
 /* The RUNs alone, in their new order. waiting, next: room for an entry an
    instruction. */
@@ -247,7 +247,7 @@ static rp_status build(const gatherer *g, rp_program *made) {
   return status;
 }
 
-/* ---- entry ------------------------------------------------------------------------ */
+/* ---- entry -------------------------------------------------------------- */
 
 static rp_status gatherer_open(gatherer *g, const int64_t *workspace_bytes) {
   const size_t n = (size_t)g->program->instructions.n;

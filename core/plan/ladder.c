@@ -23,7 +23,7 @@ static bool push(rp_gaps *g, void *array, int32_t x) {
   return true;
 }
 
-/* ---- moves ---------------------------------------------------------------------- */
+/* ---- moves -------------------------------------------------------------- */
 
 /* Sets keep[from..to-1][node], saving what was there at `at` of saved. */
 static void set(rp_gaps *g, int32_t node, int32_t from, int32_t to, bool kept,
@@ -183,7 +183,7 @@ static rp_status anneal(rp_gaps *g) {
   return status;
 }
 
-/* ---- entry ----------------------------------------------------------------------- */
+/* ---- entry -------------------------------------------------------------- */
 
 /* Starts from the best that is known within limit l, if any. */
 static bool recall(rp_gaps *g, int32_t l) {

@@ -21,7 +21,7 @@ static uint64_t mix(uint64_t h, uint64_t x) {
   return h ^ h >> 31;
 }
 
-/* ---- the judge -------------------------------------------------------------------- */
+/* ---- the judge ---------------------------------------------------------- */
 
 typedef struct machine {
   const rp_plan *plan;
@@ -125,7 +125,7 @@ static uint64_t outcome(const rp_plan *plan, const rp_program *program,
   return tag;
 }
 
-/* ---- mutants ------------------------------------------------------------------------ */
+/* ---- mutants ------------------------------------------------------------ */
 
 typedef struct mutant {
   rp_program program; /* own instructions; the rest is the plan's */

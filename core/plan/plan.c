@@ -6,7 +6,7 @@
 
 #include "base/context.h"
 
-/* ---- seconds -------------------------------------------------------------------- */
+/* ---- seconds ------------------------------------------------------------ */
 
 /* The analytic model of a kernel that has a cost of its own. */
 static double kernel_seconds(const rp_kernel *kernel,
@@ -48,7 +48,7 @@ rp_status rp_plan_set_seconds(rp_plan *plan, const double *seconds, int n) {
   return RP_OK;
 }
 
-/* ---- kernels -------------------------------------------------------------------- */
+/* ---- kernels ------------------------------------------------------------ */
 
 /* The arrays of a node's operands and outputs, without data. arrays has room
    for both. */
@@ -163,7 +163,7 @@ void rp_plan_release(rp_plan *plan) {
 
 bool rp_plan_is_ready(const rp_plan *plan) { return plan->ready; }
 
-/* ---- strategy in, program out ------------------------------------------------------ */
+/* ---- strategy in, program out ------------------------------------------- */
 
 static rp_status must_wait(const rp_plan *plan, const char *what) {
   if (!plan->ready) return RP_OK;

@@ -7,7 +7,7 @@
 #include "graph/graph.h"
 #include "graph/key.h"
 
-/* ---- segment tree (plan/tree.c) ------------------------------------------- */
+/* ---- segment tree (plan/tree.c) ----------------------------------------- */
 
 /* Segments over forward nodes; parents come before children; siblings are
    disjoint and ordered. effective[v]: the innermost segment that drops value
@@ -36,7 +36,7 @@ static inline bool rp_tree_encloses(const rp_tree *tree, int32_t outer,
   return inner == outer;
 }
 
-/* ---- program (plan/schedule.c) ---------------------------------------------- */
+/* ---- program (plan/schedule.c) ------------------------------------------ */
 
 /* One value made by one RUN. */
 typedef struct rp_instance {
@@ -82,7 +82,7 @@ void rp_program_free(rp_program *program, rp_context *ctx);
 rp_status rp_lives_find(rp_program *program, rp_context *ctx,
                         const rp_graph *graph, bool shares);
 
-/* ---- layout (plan/layout.c) -------------------------------------------------- */
+/* ---- layout (plan/layout.c) --------------------------------------------- */
 
 typedef struct rp_layout {
   int64_t *offsets;    /* by instance; -1: a target, outside the arena */
@@ -110,7 +110,7 @@ void rp_layout_free(rp_layout *layout, rp_context *ctx);
 bool rp_may_share(const rp_graph *graph, const rp_graph_node *node,
                   int32_t input);
 
-/* ---- gather (plan/gather.c) ---------------------------------------------------- */
+/* ---- gather (plan/gather.c) --------------------------------------------- */
 
 /* Lets effects wait for later ones that one call can take with them, as far as
    neither live_bytes nor the arena grows; program and layout are replaced where
@@ -120,7 +120,7 @@ rp_status rp_gather(rp_program *program, rp_layout *layout, rp_context *ctx,
                     const rp_graph *graph, const int64_t *workspace_bytes,
                     const void *const *kinds);
 
-/* ---- verify (plan/verify.c) ---------------------------------------------------- */
+/* ---- verify (plan/verify.c) --------------------------------------------- */
 
 /* Executes the program symbolically; RP_ILLEGAL with the instruction and the
    reason unless every RUN finds its inputs alive, unspoilt and of the version
@@ -132,7 +132,7 @@ rp_status rp_verify(rp_context *ctx, const rp_graph *graph,
                     const rp_program *program, const rp_layout *layout,
                     const int64_t *workspace_bytes);
 
-/* ---- the plan (plan/plan.c) ----------------------------------------------------- */
+/* ---- the plan (plan/plan.c) --------------------------------------------- */
 
 typedef struct rp_plan_kernel {
   const rp_kernel *kernel;

@@ -11,7 +11,7 @@
 enum { REFINEMENTS = 600 };
 static const double REFINED_NODES = 1.1e6;
 
-/* ---- refinement ---------------------------------------------------------------------- */
+/* ---- refinement --------------------------------------------------------- */
 
 /* A copy of `from` without segment `left_out` (-1: none), whose children go
    to its parent. */

@@ -36,7 +36,7 @@ static const rp_graph_node *node_at(const scheduler *s, int32_t node) {
   return &s->graph->nodes.at[node];
 }
 
-/* ---- emitting RUNs ------------------------------------------------------------ */
+/* ---- emitting RUNs ------------------------------------------------------ */
 
 static rp_status emit_run(scheduler *s, int32_t index, bool replay) {
   rp_program *p = s->program;
@@ -74,7 +74,7 @@ static rp_status emit_run(scheduler *s, int32_t index, bool replay) {
   return RP_OK;
 }
 
-/* ---- restores -------------------------------------------------------------------- */
+/* ---- restores ----------------------------------------------------------- */
 
 static bool push(scheduler *s, void *array, int32_t x) {
   RP_ARRAY(int32_t) *a = array;
@@ -303,7 +303,7 @@ static rp_status place_effects(scheduler *s) {
   return status;
 }
 
-/* ---- entry points -------------------------------------------------------------------- */
+/* ---- entry points ------------------------------------------------------- */
 
 static size_t by_end_size(const scheduler *s) {
   const int32_t segments = s->tree ? s->tree->segments.n : 0;

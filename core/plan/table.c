@@ -14,7 +14,7 @@ enum { BLOCKS_MOST = 1000, COARSE = 200, SLOTS_LEAST = 200,
 static const double TABLE_BYTES = 48e6, TABLE_STEPS = 3e9,
                     POINT_NODES = 3e5;
 
-/* ---- slots ------------------------------------------------------------------- */
+/* ---- slots -------------------------------------------------------------- */
 
 static int32_t slots_of(int64_t bytes, int64_t slot) {
   return (int32_t)((bytes + slot - 1) / slot);
@@ -84,7 +84,7 @@ static void chain_blocks(const rp_stretches *all, int64_t slot,
   }
 }
 
-/* ---- coarsening ---------------------------------------------------------------- */
+/* ---- coarsening --------------------------------------------------------- */
 
 /* The slots that a table of these stretches can afford. */
 static rp_status affordable_slots(const rp_stretches *all, rp_context *ctx,
@@ -129,7 +129,7 @@ rp_status rp_front_cut(rp_search *search, int64_t most) {
   return status;
 }
 
-/* ---- what coarsening loses -------------------------------------------------------- */
+/* ---- what coarsening loses ---------------------------------------------- */
 
 typedef struct solved {
   rp_stretches stretches; /* borrows the options */
@@ -204,7 +204,7 @@ static rp_status measure_loss(const rp_search *search, int64_t most) {
   return status;
 }
 
-/* ---- candidates ----------------------------------------------------------------------- */
+/* ---- candidates --------------------------------------------------------- */
 
 /* Segments of blocks i..j in m slots, as the table chose. Recursion goes to
    the inside of a segment only; its depth is at most the number of blocks. */

@@ -13,7 +13,7 @@
 namespace rp {
 namespace {
 
-/* ---- folds ------------------------------------------------------------------- */
+/* ---- folds -------------------------------------------------------------- */
 /* step takes one more element, the operator joins two results; `again` folds
    results. `shift` is what an earlier fold of the same elements gave. */
 
@@ -102,7 +102,7 @@ struct ending {
 template <typename T>
 constexpr bool is_fast = std::is_same<wide<T>, float>::value;
 
-/* ---- rows -------------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------- */
 
 enum reading {
   WHOLE,  /* a row is one stretch of x */
@@ -236,7 +236,7 @@ fold_rows_twice(const T *x, typename F::type *y, row_layout l, ending first,
   }
 }
 
-/* ---- columns ------------------------------------------------------------------ */
+/* ---- columns ------------------------------------------------------------ */
 
 /* x is `outer` times rows of `run` neighbouring columns. */
 struct column_layout {

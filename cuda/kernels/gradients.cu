@@ -65,7 +65,7 @@ rp_status each_launch(const rp_kernel_args *args, const F &run) {
   return status;
 }
 
-/* ---- all_finite -------------------------------------------------------------------- */
+/* ---- all_finite --------------------------------------------------------- */
 
 __global__ void __launch_bounds__(1)
 yes_kernel(uint8_t *answer) { *answer = 1; }
@@ -101,7 +101,7 @@ rp_status run_all_finite(const rp_kernel_args *args) {
   });
 }
 
-/* ---- total_squares -------------------------------------------------------------- */
+/* ---- total_squares ------------------------------------------------------ */
 
 template <typename T> struct squares {
   double sum;

@@ -5,7 +5,7 @@
 namespace rp {
 namespace {
 
-/* ---- layouts ------------------------------------------------------------------ */
+/* ---- layouts ------------------------------------------------------------ */
 
 enum {
   BLOCKS = 1024,       /* enough for any device */
@@ -102,7 +102,7 @@ template <typename T> layout layout_of(const rp_array *x, uint32_t set) {
   return l;
 }
 
-/* ---- launching ---------------------------------------------------------------- */
+/* ---- launching ---------------------------------------------------------- */
 
 template <typename T, typename Y, typename F>
 rp_status launch_columns(const rp_kernel_args *args, const char *name,
@@ -210,7 +210,7 @@ rp_status fold_twice(const rp_kernel_args *args, const char *name,
   return fold<T, A, G>(args, name, l, x, y, second, partials, shifts);
 }
 
-/* ---- ops ---------------------------------------------------------------------- */
+/* ---- ops ---------------------------------------------------------------- */
 
 /* The dims among the attributes from `first` on; all when there is none. */
 uint32_t set_of(const rp_kernel_args *args, int first) {

@@ -42,7 +42,7 @@ dim3 grid_of(const rp_kernel_args *args, int64_t n, int at_a_time) {
   return dim3((unsigned)(blocks < most ? blocks : most));
 }
 
-/* ---- many at once ----------------------------------------------------------------- */
+/* ---- many at once ------------------------------------------------------- */
 
 /* One leaf of a launch, param, with what goes into it: grad, S states and what
    R::given says. A rule R changes param and states:
@@ -217,7 +217,7 @@ template <int S> struct optimizer_rule {
   }
 };
 
-/* ---- sgd, sgd_momentum, adam, adamw -------------------------------------------- */
+/* ---- sgd, sgd_momentum, adam, adamw ------------------------------------- */
 
 template <typename T> struct sgd_rule : optimizer_rule<0> {
   T lr, weight_decay;
@@ -283,7 +283,7 @@ template <typename T, bool DECOUPLED> struct adam_rule : optimizer_rule<2> {
   }
 };
 
-/* ---- accumulate, running_update, assign ---------------------------------------- */
+/* ---- accumulate, running_update, assign --------------------------------- */
 
 struct nothing {};
 

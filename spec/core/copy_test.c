@@ -53,7 +53,7 @@ static void run(rp_context *ctx, const rp_op *op, const rp_array *in, int n_in,
       RP_OK);
 }
 
-/* ---- contiguous ----------------------------------------------------------------- */
+/* ---- contiguous --------------------------------------------------------- */
 
 static void assert_copies(rp_context *ctx, const rp_array *x) {
   block y = block_of((rp_dtype)x->type.dtype, x->type.rank, x->type.dims, 0,
@@ -135,7 +135,7 @@ static void same_bits_for_every_thread_count(void **state) {
   block_free(&x);
 }
 
-/* ---- cat ------------------------------------------------------------------------- */
+/* ---- cat ---------------------------------------------------------------- */
 
 static void joins_along_every_dim(void **state) {
   enum { MANY = 300 };
@@ -171,7 +171,7 @@ static void joins_along_every_dim(void **state) {
     }
 }
 
-/* ---- pad, narrow_grad -------------------------------------------------------------- */
+/* ---- pad, narrow_grad --------------------------------------------------- */
 
 static void pads_with_the_value(void **state) {
   static const int64_t sizes[][6] = {{0, 0, 0, 0, 0, 0}, {1, 2, 3, 0, 0, 4},
@@ -244,7 +244,7 @@ static void narrow_grad_puts_back(void **state) {
       }
 }
 
-/* ---- the rules ---------------------------------------------------------------------- */
+/* ---- the rules ---------------------------------------------------------- */
 
 static void names_what_does_not_fit(void **state) {
   rp_context *ctx = *state;

@@ -11,7 +11,7 @@
 
 enum { LAYERS = 3, MADE = 8 * LAYERS, PARAMETERS = 2 * LAYERS };
 
-/* ---- a device that takes many updates in one call ------------------------------- */
+/* ---- a device that takes many updates in one call ----------------------- */
 
 static struct {
   rp_kernel rows[1024];
@@ -52,7 +52,7 @@ static void use_device(rp_context *ctx) {
   ctx->devices[RP_CPU]->backend = &device.backend;
 }
 
-/* ---- networks of all sizes -------------------------------------------------------- */
+/* ---- networks of all sizes ---------------------------------------------- */
 
 typedef struct network {
   rp_context *ctx;
@@ -149,7 +149,7 @@ static int calls_of(const rp_plan *plan, const rp_program *program) {
   return n;
 }
 
-/* ---- by brute force ---------------------------------------------------------------- */
+/* ---- by brute force ----------------------------------------------------- */
 
 typedef struct search {
   const rp_plan *plan;
@@ -220,7 +220,7 @@ static int fewest_calls(const rp_plan *plan) {
   return s.best;
 }
 
-/* ---- the pass alone ------------------------------------------------------------------ */
+/* ---- the pass alone ----------------------------------------------------- */
 
 typedef struct copy {
   rp_program program;

@@ -6,7 +6,7 @@ static const rp_dtype dtypes[] = {RP_F32, RP_F64};
 
 static rp_context *ctx;
 
-/* ---- convolution ---------------------------------------------------------- */
+/* ---- convolution -------------------------------------------------------- */
 
 typedef struct conv_case {
   int64_t n, in, out, groups, size[2], kernel[2], ints[6];
@@ -162,7 +162,7 @@ static void conv_values(void **state) {
     for (int d = 0; d < 2; d++) conv_run(&convs[i], dtypes[d]);
 }
 
-/* ---- pooling and resizing -------------------------------------------------- */
+/* ---- pooling and resizing ----------------------------------------------- */
 
 static double dot(const rp_array *a, const rp_array *b) {
   double total = 0;
@@ -254,7 +254,7 @@ static void pool_values(void **state) {
   }
 }
 
-/* ---- normalisation by channels ------------------------------------------------ */
+/* ---- normalisation by channels ------------------------------------------ */
 
 typedef struct norm_case {
   int rank;

@@ -16,7 +16,7 @@ static double value(const rp_array *x, int64_t at) {
                                  : ((const double *)x->data)[at];
 }
 
-/* ---- a product in words --------------------------------------------------------- */
+/* ---- a product in words ------------------------------------------------- */
 
 typedef enum layout {
   ROWS,         /* row after row */
@@ -131,7 +131,7 @@ static void check(rp_context *ctx, rp_dtype dtype, const problem *p) {
   block_free(&y);
 }
 
-/* ---- tests ------------------------------------------------------------------------ */
+/* ---- tests -------------------------------------------------------------- */
 
 static void computes_every_layout(void **state) {
   static const int64_t sizes[][3] = {{1, 1, 1},    {2, 3, 4},   {1, 7, 5},
@@ -369,7 +369,7 @@ static void says_when_memory_is_refused(void **state) {
   block_free(&y);
 }
 
-/* ---- the rules -------------------------------------------------------------------- */
+/* ---- the rules ---------------------------------------------------------- */
 
 static rp_tensor *leaf(rp_context *ctx, rp_dtype dtype, int rank,
                        const int64_t *dims) {
@@ -419,7 +419,7 @@ static void names_what_does_not_fit(void **state) {
     rp_tensor_release(all[i]);
 }
 
-/* ---- gradients -------------------------------------------------------------------- */
+/* ---- gradients ---------------------------------------------------------- */
 
 /* A leaf with bytes of noise, and the same as a block. */
 static rp_tensor *noise_leaf(rp_context *ctx, int rank, const int64_t *dims,

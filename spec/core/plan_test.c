@@ -203,7 +203,7 @@ static void the_view_tells_layers_and_blocks(void **state) {
   chain_close(&c);
 }
 
-/* ---- a training step: tied weight, dropout, clipping --------------------------------- */
+/* ---- a training step: tied weight, dropout, clipping -------------------- */
 
 typedef struct step {
   rp_context *ctx;

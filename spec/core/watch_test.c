@@ -102,7 +102,7 @@ static void assert_refused(fixture *f, rp_status want,
   assert_int_equal(later.recipe_bytes, memory.recipe_bytes);
 }
 
-/* ---- kernels that lie ------------------------------------------------------------ */
+/* ---- kernels that lie --------------------------------------------------- */
 
 static const rp_kernel *honest;
 static int calls, spoilt_call;
@@ -139,7 +139,7 @@ static void replace(rp_plan *plan, const char *op, int n,
   fail_msg("no node %s", op);
 }
 
-/* ---- anomalies ---------------------------------------------------------------------- */
+/* ---- anomalies ---------------------------------------------------------- */
 
 static void names_the_first_infinity(void **state) {
   (void)state;
@@ -241,7 +241,7 @@ static void finds_it_in_every_place(void **state) {
   rp_context_free(ctx);
 }
 
-/* ---- replays ------------------------------------------------------------------------- */
+/* ---- replays ------------------------------------------------------------ */
 
 static void catches_an_op_that_is_not_deterministic(void **state) {
   (void)state;
@@ -298,7 +298,7 @@ static void catches_a_changed_parameter(void **state) {
   close_fixture(&f);
 }
 
-/* ---- what it stands on ----------------------------------------------------------------- */
+/* ---- what it stands on -------------------------------------------------- */
 
 static void fingerprints_see_every_bit(void **state) {
   (void)state;

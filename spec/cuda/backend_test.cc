@@ -39,7 +39,7 @@ bool check(bool holds, const char *what) {
 
 bool ok(rp_status status) { return status == RP_OK; }
 
-/* ---- what programs are made of -------------------------------------------- */
+/* ---- what programs are made of ------------------------------------------ */
 
 struct block {
   explicit block(int64_t bytes)
@@ -132,7 +132,7 @@ rp_array matrix(rp_dtype dtype, void *data, int64_t rows, int64_t columns) {
   return cases::array_like(&type, data);
 }
 
-/* ---- memory ---------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------- */
 
 void check_copies() {
   const int64_t n = (20 << 20) / 8; /* through both pinned buffers, and again */
@@ -163,7 +163,7 @@ void check_arena() {
   device.memory->resize_arena(&device, again, MANY, 0);
 }
 
-/* ---- recordings ------------------------------------------------------------ */
+/* ---- recordings --------------------------------------------------------- */
 
 /* A result that leaves in the middle of a long program: what collect gives is
    this replay's, though it is asked for right behind the launch. */

@@ -75,7 +75,7 @@ const rp_kernel *cpu_row(const std::string &op, int32_t dtype) {
   return nullptr;
 }
 
-/* ---- values --------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------- */
 
 static uint64_t next(uint64_t &state) {
   state = state * 6364136223846793005u + 1442695040888963407u;
@@ -161,7 +161,7 @@ const bytes &book::value(const rp_tensor *root) {
   return values[root] = data;
 }
 
-/* ---- the CPU's row -------------------------------------------------------- */
+/* ---- the CPU's row ------------------------------------------------------ */
 
 enum { GUARD = 64 };
 
@@ -240,7 +240,7 @@ rp_status run_cpu(book &b, const call &c, std::vector<bytes> &out) {
   return status;
 }
 
-/* ---- writing cases -------------------------------------------------------- */
+/* ---- writing cases ------------------------------------------------------ */
 
 book::book() : ctx(rp_context_new()) { rp_manual_seed(ctx, 20261122); }
 book::~book() { rp_context_free(ctx); }

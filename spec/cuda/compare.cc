@@ -33,7 +33,7 @@ std::string text(const char *format, ...) {
   return buffer;
 }
 
-/* ---- the device's memory ------------------------------------------------------ */
+/* ---- the device's memory ------------------------------------------------ */
 
 enum { GUARD = 256, SENTINEL = 0xa5, NODE = 6 };
 
@@ -100,7 +100,7 @@ const rp_kernel *cuda_row(const std::string &op, int32_t dtype) {
   return nullptr;
 }
 
-/* ---- running --------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------ */
 
 /* The roots' bytes; the same root is one block. */
 static bytes root_value(book &b, const call &c, size_t i, const manner &how) {
@@ -201,7 +201,7 @@ result run_cuda(book &b, rp_cuda_device *device, const call &c,
   return r;
 }
 
-/* ---- comparing ---------------------------------------------------------------------- */
+/* ---- comparing ---------------------------------------------------------- */
 
 /* NMSE, and what a single element may be off by, of its own value and of the
    array's: loose enough for a sum's rounding, not for a wrong element. */
@@ -372,7 +372,7 @@ static std::string compare_parts(book &b, rp_cuda_device *device,
   return wrong;
 }
 
-/* ---- many at once ------------------------------------------------------------------- */
+/* ---- many at once ------------------------------------------------------- */
 
 /* Where the roots of all effects lie in one block, sentinels between them. */
 struct places {

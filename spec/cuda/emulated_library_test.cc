@@ -10,7 +10,7 @@
 
 namespace {
 
-/* ---- products ------------------------------------------------------------------------ */
+/* ---- products ----------------------------------------------------------- */
 
 struct product {
   cublasLtHandle_t handle;
@@ -287,7 +287,7 @@ void products_are_captured() {
   OK(cudaStreamDestroy(stream));
 }
 
-/* ---- convolutions ---------------------------------------------------------------------- */
+/* ---- convolutions ------------------------------------------------------- */
 
 #define DNN_OK(call) CHECK((call) == CUDNN_STATUS_SUCCESS)
 

@@ -9,7 +9,7 @@
 
 namespace {
 
-/* ---- threads ----------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------ */
 
 __global__ void number(int *out) {
   const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
@@ -130,7 +130,7 @@ void warp_functions() {
   });
 }
 
-/* ---- faults ------------------------------------------------------------------------ */
+/* ---- faults ------------------------------------------------------------- */
 
 /* Runs it, which loses the device, and finds the device again. */
 template <typename F>
@@ -236,7 +236,7 @@ void host_may_not_touch_the_device() {
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
 }
 
-/* ---- launches ------------------------------------------------------------------------- */
+/* ---- launches ----------------------------------------------------------- */
 
 void launch_limits() {
   on_device<int> out(std::vector<int>(64));
@@ -266,7 +266,7 @@ void launch_limits() {
   cudaGetLastError();
 }
 
-/* ---- races ------------------------------------------------------------------------------- */
+/* ---- races -------------------------------------------------------------- */
 
 __global__ void racy(const int *in, int *out) {
   __shared__ int tile[256];
@@ -288,7 +288,7 @@ void an_order_finds_a_race() {
   CHECK(got[0] != got[1]);
 }
 
-/* ---- queues and graphs --------------------------------------------------------------------- */
+/* ---- queues and graphs -------------------------------------------------- */
 
 __global__ void add_into(int *to, const int *what) {
   to[threadIdx.x] += what[threadIdx.x];
@@ -405,7 +405,7 @@ void captures_refuse_what_waits() {
   OK(cudaStreamDestroy(stream));
 }
 
-/* ---- the driver ---------------------------------------------------------------------------- */
+/* ---- the driver --------------------------------------------------------- */
 
 #define DRIVER_OK(call) CHECK((call) == CUDA_SUCCESS)
 

@@ -16,7 +16,7 @@ const lie strided[] = {lie::offset, lie::transposed, lie::stepped,
 
 typedef std::vector<double> real_list;
 
-/* ---- elementwise ----------------------------------------------------------- */
+/* ---- elementwise -------------------------------------------------------- */
 
 void unary_with(writer &w, const dims &ints, const real_list &reals, fill f,
                 bool all) {
@@ -158,7 +158,7 @@ void masked_fill(writer &w) {
          w.number(-3)});
 }
 
-/* ---- made from nothing ------------------------------------------------------ */
+/* ---- made from nothing -------------------------------------------------- */
 
 void arange(writer &w) {
   for (int64_t n : {0, 1, 13, (int)MANY})
@@ -182,7 +182,7 @@ void randint(writer &w) {
   else created(w, {w.dtype, INT64_MIN, INT64_MAX});
 }
 
-/* ---- reductions ----------------------------------------------------------------- */
+/* ---- reductions --------------------------------------------------------- */
 
 void reduced_over(writer &w, const dims &front, fill f, bool of_nothing) {
   const auto one = [&](rp_tensor *x, const dims &over) {
@@ -313,7 +313,7 @@ void all_finite(writer &w) {
   w.add(all, {}, {}, "one bad of many");
 }
 
-/* ---- softmax ----------------------------------------------------------------------- */
+/* ---- softmax ------------------------------------------------------------ */
 
 struct along { dims of; int64_t dim; };
 const along softmaxes[] = {
@@ -361,7 +361,7 @@ void masked_softmax_grad(writer &w) {
             {causal}, {0.5});
 }
 
-/* ---- attention ------------------------------------------------------------------------ */
+/* ---- attention ---------------------------------------------------------- */
 
 struct attention_case {
   int64_t batch, heads, queries, keys, width, values;
@@ -467,7 +467,7 @@ void packed_attention_grad(writer &w) {
   }
 }
 
-/* ---- normalisation -------------------------------------------------------------------- */
+/* ---- normalisation ------------------------------------------------------ */
 
 struct norm_case { dims x, d; };
 const norm_case norms[] = {
@@ -575,7 +575,7 @@ void group_norm_grad(writer &w) {
   }
 }
 
-/* ---- losses ------------------------------------------------------------------------------ */
+/* ---- losses ------------------------------------------------------------- */
 
 const dims logit_dims[] = {{1, 1},   {5, 7},       {2, 3, 10}, {9, 1000},
                            {3, 5003}, {600, 65},   {130, 256}, {7}};
@@ -640,7 +640,7 @@ void linear_cross_entropy_grad(writer &w) {
   w.add(head_inputs(w, heads[3], RP_I64, true), {2, -100, 0, 4});
 }
 
-/* ---- indices ------------------------------------------------------------------------------- */
+/* ---- indices ------------------------------------------------------------ */
 
 struct table_case { int64_t entries, width; dims at; };
 const table_case tables[] = {{1, 1, {1}},      {7, 3, {5}},
@@ -715,7 +715,7 @@ void gather_grad(writer &w) {
       }
 }
 
-/* ---- copies ---------------------------------------------------------------------------------- */
+/* ---- copies ------------------------------------------------------------- */
 
 void contiguous(writer &w) { unary_with(w, {}, {}, fill::special, true); }
 
@@ -753,7 +753,7 @@ void narrow_grad(writer &w) {
   for (lie how : strided) w.add({w.view(how, {33, 65})}, {1, 3, 65, 2, 140});
 }
 
-/* ---- products ----------------------------------------------------------------------------------- */
+/* ---- products ----------------------------------------------------------- */
 
 /* The dtypes of y: bf16 operands give f32 too. */
 std::vector<dims> product_dtypes(const writer &w) {
@@ -798,7 +798,7 @@ void linear(writer &w) {
   w.add({w.view(lie::columns, {65, 32}), w.leaf({16, 32}), w.leaf({16})});
 }
 
-/* ---- images ------------------------------------------------------------------------------------ */
+/* ---- images ------------------------------------------------------------- */
 
 struct conv_case { dims x, w, attributes; };
 const conv_case convolutions[] = {
@@ -904,7 +904,7 @@ void resize(writer &w) {
       w.add({w.leaf(d)}, to);
 }
 
-/* ---- updates ------------------------------------------------------------------------------------ */
+/* ---- updates ------------------------------------------------------------ */
 
 const dims leaves[] = {{}, {1}, {0}, {7, 33}, {MANY}, {5, 4096}};
 
@@ -965,7 +965,7 @@ void assign(writer &w) {
                                           {2, 1, 0})}, {}, "view");
 }
 
-/* ---- the table ------------------------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------- */
 
 struct entry {
   const char *op;

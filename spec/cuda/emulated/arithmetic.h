@@ -56,7 +56,7 @@ inline void sincospi(double a, double *s, double *c) {
 }
 inline float fdividef(float a, float b) { return a / b; }
 
-/* ---- bits ------------------------------------------------------------------- */
+/* ---- bits --------------------------------------------------------------- */
 
 template <typename To, typename From> inline To rp_emulated_bits(From from) {
   static_assert(sizeof(To) == sizeof(From), "same size");
@@ -113,7 +113,7 @@ inline unsigned __brev(unsigned a) {
   return reversed;
 }
 
-/* ---- conversions --------------------------------------------------------------- */
+/* ---- conversions -------------------------------------------------------- */
 
 /* A device's conversions of floating point to integers saturate, and make NaN
    0. A cast in a kernel does too, on the device; the host's does not, so
@@ -159,7 +159,7 @@ inline double __uint2double_rn(unsigned a) { return a; }
 inline double __ll2double_rn(long long a) { return (double)a; }
 inline double __ull2double_rn(unsigned long long a) { return (double)a; }
 
-/* ---- min and max: of any two arithmetic types, as CUDA's overloads ----------------- */
+/* ---- min and max: of any two arithmetic types, as CUDA's overloads ------ */
 
 template <typename A, typename B>
 inline typename std::enable_if<std::is_arithmetic<A>::value &&

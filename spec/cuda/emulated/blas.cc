@@ -61,7 +61,7 @@ template <typename T, typename O> const T *inside(const O *opaque) {
   return reinterpret_cast<const T *>(opaque->data);
 }
 
-/* ---- attributes --------------------------------------------------------------------- */
+/* ---- attributes --------------------------------------------------------- */
 
 struct field {
   int attribute;
@@ -149,7 +149,7 @@ cublasStatus_t get(const field (&fields)[N], const void *object, int attribute,
   return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-/* ---- checks ------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------- */
 
 size_t size_of(int type) {
   return type == CUDA_R_64F ? 8 : type == CUDA_R_32F ? 4 : 2;
@@ -332,7 +332,7 @@ algorithm choose(const problem &p, uint64_t most_workspace, int nth,
   return chosen;
 }
 
-/* ---- the product ------------------------------------------------------------------------ */
+/* ---- the product -------------------------------------------------------- */
 
 template <typename T> T load(const void *data, int type, int64_t i) {
   switch (type) {
@@ -452,7 +452,7 @@ void multiply(const problem &p, const operands &at, T alpha, T beta) {
 
 extern "C" {
 
-/* ---- handles ------------------------------------------------------------------------------ */
+/* ---- handles ------------------------------------------------------------ */
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
   if (!handle) return CUBLAS_STATUS_INVALID_VALUE;
@@ -484,7 +484,7 @@ const char *cublasLtGetStatusString(cublasStatus_t status) {
 size_t cublasLtGetVersion(void) { return CUBLAS_VERSION; }
 size_t cublasLtGetCudartVersion(void) { return CUDART_VERSION; }
 
-/* ---- descriptions ----------------------------------------------------------------------------- */
+/* ---- descriptions ------------------------------------------------------- */
 
 cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t made,
                                                  size_t, cudaDataType type,
@@ -582,7 +582,7 @@ cublasStatus_t cublasLtMatmulPreferenceGetAttribute(
   return get(preference_fields, p, attribute, value, bytes, written);
 }
 
-/* ---- algorithms -------------------------------------------------------------------------------- */
+/* ---- algorithms --------------------------------------------------------- */
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasLtHandle_t handle, cublasLtMatmulDesc_t op, cublasLtMatrixLayout_t a,

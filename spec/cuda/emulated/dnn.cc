@@ -125,7 +125,7 @@ cudnnStatus_t check(const convolution &c) {
   return CUDNN_STATUS_SUCCESS;
 }
 
-/* ---- the loops ------------------------------------------------------------------------- */
+/* ---- the loops ---------------------------------------------------------- */
 
 template <typename T> T load(const void *data, cudnnDataType_t type, int64_t i) {
   if (type == CUDNN_DATA_DOUBLE) return (T)static_cast<const double *>(data)[i];
@@ -397,7 +397,7 @@ cudnnStatus_t cudnnGetStream(cudnnHandle_t handle, cudaStream_t *stream) {
   return CUDNN_STATUS_SUCCESS;
 }
 
-/* ---- descriptions --------------------------------------------------------------------------- */
+/* ---- descriptions ------------------------------------------------------- */
 
 cudnnStatus_t cudnnCreateTensorDescriptor(cudnnTensorDescriptor_t *made) {
   return create(made);
@@ -518,7 +518,7 @@ cudnnStatus_t cudnnGetConvolution2dForwardOutputDim(
   return CUDNN_STATUS_SUCCESS;
 }
 
-/* ---- algorithms ------------------------------------------------------------------------------- */
+/* ---- algorithms --------------------------------------------------------- */
 
 cudnnStatus_t cudnnGetConvolutionForwardAlgorithmMaxCount(cudnnHandle_t,
                                                           int *count) {

@@ -161,7 +161,7 @@ CUresult cuMemGetInfo(size_t *free_bytes, size_t *total) {
   return driver_result(cudaMemGetInfo(free_bytes, total));
 }
 
-/* ---- memory mapped by hand ---------------------------------------------------------- */
+/* ---- memory mapped by hand ---------------------------------------------- */
 
 CUresult cuMemGetAllocationGranularity(size_t *bytes,
                                        const CUmemAllocationProp *,
@@ -276,7 +276,7 @@ CUresult cuMemSetAccess(CUdeviceptr p, size_t bytes,
   return CUDA_SUCCESS;
 }
 
-/* ---- modules --------------------------------------------------------------------------- */
+/* ---- modules ------------------------------------------------------------ */
 
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
   RP_EMULATED_DRIVER_ALIVE();
@@ -362,7 +362,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y,
       function));
 }
 
-/* ---- finding them ------------------------------------------------------------------------ */
+/* ---- finding them ------------------------------------------------------- */
 
 #define RP_EMULATED_ENTRY(name) {#name, reinterpret_cast<void *>(&name)}
 

@@ -46,7 +46,7 @@
 #define RP_DYNAMIC_SHARED(type, name)                                        \
   type *name = reinterpret_cast<type *>(rp_emulated_shared())
 
-/* ---- what runs ------------------------------------------------------------- */
+/* ---- what runs ---------------------------------------------------------- */
 
 struct rp_emulated_place {
   uint3 thread, block;
@@ -89,7 +89,7 @@ inline void rp_emulated_bind(void (*kernel)(P...), void **p,
   rp_emulated_bind(kernel, p, bound, std::index_sequence_for<P...>());
 }
 
-/* ---- barriers ---------------------------------------------------------------- */
+/* ---- barriers ----------------------------------------------------------- */
 
 enum rp_emulated_vote { RP_EMULATED_ALL, RP_EMULATED_ANY, RP_EMULATED_COUNT };
 RP_EMULATED_API int rp_emulated_barrier(int predicate, rp_emulated_vote vote,
@@ -122,7 +122,7 @@ inline void __nanosleep(unsigned) {}
   rp_emulated_stop(cudaErrorLaunchFailure, "__trap()");
 }
 
-/* ---- warps -------------------------------------------------------------------- */
+/* ---- warps -------------------------------------------------------------- */
 
 /* Lanes of one warp that have come together: what each brought. */
 struct rp_emulated_meeting {
@@ -247,7 +247,7 @@ inline T __reduce_min_sync(unsigned mask, T value, RP_EMULATED_SITE) {
    returned and have arrived; one's own alone is a legal answer. */
 inline unsigned __activemask() { return 1u << rp_emulated_lane(); }
 
-/* ---- memory --------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------- */
 
 template <typename T> inline T __ldg(const T *p) { return *p; }
 template <typename T> inline T __ldcg(const T *p) { return *p; }

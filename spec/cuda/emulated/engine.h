@@ -13,7 +13,7 @@
 
 namespace emulated {
 
-/* ---- errors ------------------------------------------------------------------ */
+/* ---- errors ------------------------------------------------------------- */
 
 /* Notes the error for cudaGetLastError and returns it. */
 cudaError_t fail(cudaError_t error);
@@ -28,7 +28,7 @@ cudaError_t lost();
   } while (0)
 CUresult driver_result(cudaError_t error);
 
-/* ---- memory -------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------- */
 
 enum whose { PAGEABLE, PINNED, DEVICE };
 /* Of the byte at p. */
@@ -66,7 +66,7 @@ struct opened {
   ~opened();
 };
 
-/* ---- fibers --------------------------------------------------------------------- */
+/* ---- fibers ------------------------------------------------------------- */
 
 /* Runs every block; waits for nothing. */
 cudaError_t run_grid(const std::string &name, dim3 grid, dim3 block,
@@ -79,7 +79,7 @@ cudaError_t run_guarded(const std::string &name,
 /* Which of n things that may go next goes next, by the chosen order. */
 size_t pick(size_t n);
 
-/* ---- queues ----------------------------------------------------------------------- */
+/* ---- queues ------------------------------------------------------------- */
 
 typedef std::function<cudaError_t()> operation;
 /* Puts an operation at the end of the stream, or into the graph that it

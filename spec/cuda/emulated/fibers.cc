@@ -152,7 +152,7 @@ void set_order(const char *text) {
   exit(2);
 }
 
-/* ---- faults -------------------------------------------------------------------- */
+/* ---- faults ------------------------------------------------------------- */
 
 struct sigaction before_segv, before_bus, before_ill;
 
@@ -196,7 +196,7 @@ void watch_faults() {
   sigaction(SIGILL, &action, &before_ill);
 }
 
-/* ---- the scheduler ---------------------------------------------------------------- */
+/* ---- the scheduler ------------------------------------------------------ */
 
 [[noreturn]] void to_scheduler_for_good() {
   context dead;
@@ -434,7 +434,7 @@ std::string where() {
 
 } // namespace
 
-/* ---- what kernels call ------------------------------------------------------------- */
+/* ---- what kernels call -------------------------------------------------- */
 
 void *rp_emulated_shared() {
   return shared_region + shared_room - (shared_bytes_now + 15) / 16 * 16;
@@ -517,7 +517,7 @@ extern "C" void rp_emulated_order(const char *text) {
   set_order(text);
 }
 
-/* ---- what the device calls -------------------------------------------------------------- */
+/* ---- what the device calls ---------------------------------------------- */
 
 namespace emulated {
 

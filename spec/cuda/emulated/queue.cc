@@ -254,7 +254,7 @@ const char *rp_emulated_launch_counts(void) {
   return text.c_str();
 }
 
-/* ---- streams --------------------------------------------------------------------- */
+/* ---- streams ------------------------------------------------------------ */
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
   RP_EMULATED_ALIVE();
@@ -335,7 +335,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t f,
   });
 }
 
-/* ---- events ---------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------- */
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
   RP_EMULATED_ALIVE();
@@ -467,7 +467,7 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start,
   return cudaSuccess;
 }
 
-/* ---- copies ---------------------------------------------------------------------- */
+/* ---- copies ------------------------------------------------------------- */
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t stream) {

@@ -168,7 +168,7 @@ void rp_emulated_reset(void) {
   message.clear();
 }
 
-/* ---- errors ------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------- */
 
 cudaError_t cudaGetLastError(void) {
   const cudaError_t error = lost_to != cudaSuccess ? lost_to : last_error;
@@ -189,7 +189,7 @@ const char *cudaGetErrorName(cudaError_t error) {
   return "unrecognized error code";
 }
 
-/* ---- the device --------------------------------------------------------------------------- */
+/* ---- the device --------------------------------------------------------- */
 
 cudaError_t cudaGetDeviceCount(int *count) {
   *count = has_driver() ? devices() : 0;
@@ -314,7 +314,7 @@ cudaError_t cudaRuntimeGetVersion(int *version) {
   return cudaSuccess;
 }
 
-/* ---- functions ------------------------------------------------------------------------------ */
+/* ---- functions ---------------------------------------------------------- */
 
 cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute which,
                                  int value) {
