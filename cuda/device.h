@@ -14,10 +14,11 @@
 
 #include "exec/backend.h"
 
-/* What a kernel found wrong with a value. A kernel that meets an index out of its range writes `found` and sets
-   `node` (from 0 to its own number + 1, so the first fault stays), and goes on
-   with index 0; effects look at `node` first and write nothing where it is
-   not 0. The run then fails with RP_VALUE. */
+/* What a kernel found wrong with a value. A kernel that meets an index out of
+   its range writes `found` and sets `node` (from 0 to its own number + 1, so
+   the first fault stays), and goes on with index 0; effects look at `node`
+   first and write nothing where it is not 0. The run then fails with
+   RP_VALUE. */
 typedef struct rp_cuda_fault {
   int node;
   long long found, limit;

@@ -1,5 +1,6 @@
-/* Folds over runs and over rows, of f32, f64 and bf16 (into f32): what a reduction is made
-   of (cpu/reduce.c). NaN among what a TOP or BOTTOM sees comes through. */
+/* Folds over runs and over rows, of f32, f64 and bf16 (into f32): what a
+   reduction is made of (cpu/reduce.c). NaN among what a TOP or BOTTOM sees comes
+   through. */
 #ifndef RP_CPU_FOLD_H
 #define RP_CPU_FOLD_H
 

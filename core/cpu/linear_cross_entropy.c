@@ -90,8 +90,8 @@ static bool makes_dlogits(const problem *p) {
    dw:(V, C) = or += dlogits^T x. */
 typedef enum role { LOGITS, DX, DW_FIRST, DW_NEXT, ROLES } role;
 
-/* f32 and bf16: for whole chunks [0] and for a shorter last one [1]; NULL where the
-   problem has no such product. */
+/* f32 and bf16: for whole chunks [0] and for a shorter last one [1]; NULL where
+   the problem has no such product. */
 typedef struct products {
   rp_context *ctx;
   rp_mixed_product *of[2][ROLES];

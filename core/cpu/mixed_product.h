@@ -5,9 +5,9 @@
 #include "exec/backend.h"
 
 /* As rp_dnnl_product of dnnl.h: a and b bf16; bias and y bf16 or f32; or all
-   of them f32. Where the processor has no bf16 instructions the operands are widened into the
-   workspace and f32 is multiplied: the same values but for the order of
-   sums. That is said once a process. */
+   of them f32. Where the processor has no bf16 instructions the operands are
+   widened into the workspace and f32 is multiplied: the same values but for the
+   order of sums. That is said once a process. */
 typedef struct rp_mixed_product rp_mixed_product;
 
 /* adds: y += a b; y is then f32, and there is no bias. NULL after rp_fail:

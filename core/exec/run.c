@@ -158,7 +158,8 @@ static rp_status read_guard(const rp_execution *e, bool *held) {
 }
 
 static bool is_guarded(const rp_graph *graph, const rp_graph_node *node) {
-  return node->op->flags & RP_GUARDABLE && node->n_operands > node->op->inputs &&
+  return node->op->flags & RP_GUARDABLE &&
+         node->n_operands > node->op->inputs &&
          rp_graph_in(graph, node, node->n_operands - 1)->type.dtype == RP_BOOL;
 }
 
@@ -175,10 +176,11 @@ static void commit(rp_execution *e, const rp_request *request, bool held) {
   for (int32_t i = 0; i < graph->nodes.n; i++) {
     const rp_graph_node *node = &graph->nodes.at[i];
     if (!held && is_guarded(graph, node)) continue;
-    for (int32_t k = 0; k < node->n_operands && node->op->writes; k++)
+    for (int32_t k = 0; k < node->n_operands && node->op->writes; k++) {
+      const int32_t leaf = rp_operand_leaf(rp_graph_in(graph, node, k));
       if (node->op->writes >> k & 1u)
-        rp_leaf_bump(rp_bound_tensor(e, rp_operand_leaf(rp_graph_in(graph, node, k))),
-                     node->op->name);
+        rp_leaf_bump(rp_bound_tensor(e, leaf), node->op->name);
+    }
   }
   for (int32_t i = 0; i < e->set.effectful.n; i++)
     e->set.effectful.at[i]->flags |= RP_NODE_EFFECTED;

@@ -144,8 +144,8 @@ static rp_status write_leaf(writer *w, rp_node *node) {
     return RP_NOMEM;
   put(w, node->leaf->role);
   rp_tensor *t = &node->outputs[0];
-  put(w, t->requires_grad | (rp_tensor_grad(t) != NULL) << 1 | t->type.rank << 8 |
-             t->type.dtype << 16);
+  put(w, t->requires_grad | (rp_tensor_grad(t) != NULL) << 1 |
+             t->type.rank << 8 | t->type.dtype << 16);
   for (int d = 0; d < t->type.rank; d++) put(w, t->type.dims[d]);
   return rp_bindings_add(w->bindings, w->ctx, t);
 }

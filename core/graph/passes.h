@@ -1,6 +1,6 @@
-/* What happens to a graph between being built and being planned. A pass rewrites
-   it and leaves its invariants; it looks at the graph alone, never at a
-   strategy, so every plan of a request starts from the same nodes. */
+/* What happens to a graph between being built and being planned. A pass
+   rewrites it and leaves its invariants; it looks at the graph alone, never at
+   a strategy, so every plan of a request starts from the same nodes. */
 #ifndef RP_GRAPH_PASSES_H
 #define RP_GRAPH_PASSES_H
 
@@ -65,8 +65,8 @@ rp_status rp_graph_repeat(rp_graph *graph, rp_context *ctx, rp_runs *runs,
    activation's output beside its input, a normalised value beside what was
    normalised). */
 rp_status rp_graph_find_light(rp_graph *graph, rp_context *ctx);
-/* Lets large elementwise work be done in tiles by the products beside it, where
-   `runs` says so of rp_op_fused_product: what they read, or what they make, is
+/* Lets large elementwise work be done in tiles by the products beside it,
+   where `runs` says so of rp_op_fused_product: what they read, or what they make, is
    then nowhere as a whole. After rp_graph_find_light, which it has run again
    where anything changed. Bits stay. */
 rp_status rp_graph_tile(rp_graph *graph, rp_context *ctx, rp_runs *runs,

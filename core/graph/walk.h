@@ -20,9 +20,9 @@ typedef enum rp_walk_rule {
 } rp_walk_rule;
 
 /* Collects the nodes behind roots. Held values stopped at are included; the
-   nodes of `stops` are too, whatever the rule, and nothing behind them. walk_index of a
-   node stays valid until another walk meets it. Views' recipe-only inputs
-   (custom gradients) are followed too. RP_NOMEM. */
+   nodes of `stops` are too, whatever the rule, and nothing behind them.
+   walk_index of a node stays valid until another walk meets it. Views'
+   recipe-only inputs (custom gradients) are followed too. RP_NOMEM. */
 rp_status rp_walk_collect(rp_walk *walk, rp_context *ctx,
                           rp_tensor *const *roots, int n_roots,
                           rp_walk_rule rule, rp_tensor *const *stops,

@@ -22,6 +22,7 @@ static void cast_grad(rp_tape *tape, const rp_node *node, rp_tensor *const *dy,
 }
 
 const rp_op rp_op_cast = {
-    .name = "cast", .inputs = 1, .outputs = 1, .flags = RP_POINTWISE | RP_WIDE_GRAD,
+    .name = "cast", .inputs = 1, .outputs = 1,
+    .flags = RP_POINTWISE | RP_WIDE_GRAD,
     .in_place = RP_OVER_FIRST, .type = cast_type, .grad = cast_grad,
 };

@@ -1,5 +1,5 @@
-/* all_finite(x, ...) -> bool, rank 0: whether no element of any x is a NaN or an
-   infinity; of empty ones, true. One dtype. */
+/* all_finite(x, ...) -> bool, rank 0: whether no element of any x is a NaN or
+   an infinity; of empty ones, true. One dtype. */
 #include "graph/op.h"
 
 static rp_status all_finite_type(const rp_node *node, rp_type *out) {

@@ -15,7 +15,8 @@
 #include "graph/op.h"
 
 extern const rp_op rp_op_embedding, rp_op_embedding_grad,
-    rp_op_embedding_grad_add, rp_op_index_select, rp_op_index_select_grad, rp_op_gather, rp_op_gather_grad;
+    rp_op_embedding_grad_add, rp_op_index_select, rp_op_index_select_grad,
+    rp_op_gather, rp_op_gather_grad;
 
 /* ---- what they share ---------------------------------------------------- */
 

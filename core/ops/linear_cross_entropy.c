@@ -235,8 +235,8 @@ static void grad_decompose(rp_tape *tape, const rp_node *node,
   rp_tensor *x = rp_input(node, X), *w = rp_input(node, W);
   rp_tensor *logits = logits_of(tape, node);
   rp_tensor *loss = loss_of(tape, node, logits, node->ints + 1);
-  rp_tensor *in[4] = {rp_constant(tape, 1, logits), logits, rp_input(node, LABELS),
-                      rp_emit_output(tape, loss, 1)};
+  rp_tensor *in[4] = {rp_constant(tape, 1, logits), logits,
+                      rp_input(node, LABELS), rp_emit_output(tape, loss, 1)};
   rp_tensor *dlogits = rp_emit(tape, rp_op_find("cross_entropy_grad"), in, 4,
                                node->ints + 1, 2, NULL, 0);
   rp_tensor *rows = as_rows(tape, dlogits, w->type.dims[0]);

@@ -10,8 +10,9 @@
 #include "plan/gaps.h"
 
 /* MOVES: of annealing, a gap and limit. RUNS: how many RUNs may be looked at,
-   over all programs; so a plan is the same on every machine. Heat and energy are in units of the time that keeping all takes;
-   chosen on bench/planner's graphs. */
+   over all programs; so a plan is the same on every machine. Heat and energy
+   are in units of the time that keeping all takes; chosen on bench/planner's
+   graphs. */
 enum { NODES_MOST = 400, MOVES = 20 };
 static const double RUNS = 2e6;
 static const double HOT = 0.15, COLD = 0.003, EXCESS_WEIGHT = 4;

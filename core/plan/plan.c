@@ -82,7 +82,8 @@ static rp_status prepare_kernel(rp_plan *plan, int32_t index,
   rp_status status = RP_OK;
   if (kernel == NULL)
     status = rp_fail(ctx, RP_UNSUPPORTED, "[%s] has no %s kernel on %s",
-                     rp_graph_node_name(node), rp_dtype_name(dtype), backend->name);
+                     rp_graph_node_name(node), rp_dtype_name(dtype),
+                     backend->name);
   plan->kernels[index].kernel = kernel;
   if (status == RP_OK && kernel->prepare) {
     rp_kernel_args args = {

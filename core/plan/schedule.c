@@ -58,7 +58,8 @@ static rp_status emit_run(scheduler *s, int32_t index, bool replay) {
     if (v >= 0 && s->now[v] < 0)
       return rp_fail(s->ctx, RP_ILLEGAL, "%s (node %d) would run before its "
                      "input %d (node %d) is there",
-                     rp_graph_node_name(node), index + 1, k + 1, s->graph->values.at[v].node + 1);
+                     rp_graph_node_name(node), index + 1, k + 1,
+                     s->graph->values.at[v].node + 1);
   }
   for (int32_t k = 0; k < node->n_values; k++) {
     const int32_t v = node->first_value + k;

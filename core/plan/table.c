@@ -6,8 +6,8 @@
 #include "plan/chain.h"
 #include "plan/front.h"
 
-/* BLOCKS_MOST, TABLE_BYTES, TABLE_STEPS: what one table may take. POINT_NODES: nodes that
-   evaluations of its schedules may look at. */
+/* BLOCKS_MOST, TABLE_BYTES, TABLE_STEPS: what one table may take. POINT_NODES:
+   nodes that evaluations of its schedules may look at. */
 enum { BLOCKS_MOST = 1000, COARSE = 200, SLOTS_LEAST = 200,
        SLOTS_MOST = 2000, SIZES = 16, PREFIX = 120, POINTS_LEAST = 60,
        POINTS_MOST = 400, DENSE = 40 };
