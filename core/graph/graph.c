@@ -287,6 +287,13 @@ void rp_graph_drop_moved(rp_graph *graph, int32_t *moved) {
   rp_graph_renumber(graph, moved);
 }
 
+bool rp_operand_equal(const rp_operand *a, const rp_operand *b) {
+  return a->value == b->value && rp_type_equal(&a->type, &b->type) &&
+         a->strides.offset == b->strides.offset &&
+         memcmp(a->strides.at, b->strides.at,
+                (size_t)a->type.rank * sizeof *a->strides.at) == 0;
+}
+
 bool rp_operand_is_whole(const rp_graph *graph, const rp_operand *in) {
   return in->value >= 0 && in->strides.offset == 0 &&
          rp_type_equal(&in->type, &graph->values.at[in->value].type) &&

@@ -24,13 +24,6 @@ static uint64_t node_hash(const rp_graph *graph, const rp_graph_node *node) {
   return h;
 }
 
-bool rp_operand_equal(const rp_operand *a, const rp_operand *b) {
-  return a->value == b->value && rp_type_equal(&a->type, &b->type) &&
-         a->strides.offset == b->strides.offset &&
-         memcmp(a->strides.at, b->strides.at,
-                (size_t)a->type.rank * sizeof *a->strides.at) == 0;
-}
-
 static bool same_place(const rp_place *a, const rp_place *b) {
   return a->layer == b->layer && a->entry == b->entry &&
          a->segment == b->segment;
