@@ -77,6 +77,8 @@ rp_status rp_cublas_ok(rp_context *ctx, cublasStatus_t status,
                        const char *what);
 rp_status rp_cudnn_ok(rp_context *ctx, cudnnStatus_t status, const char *what);
 
+/* RP_CUDA_CHECK=1 is in the environment. */
+bool rp_cuda_checks(void);
 /* After a launch: its error, if any; under RP_CUDA_CHECK=1 (and outside a
    recording) it waits for the kernel and names it where it failed. */
 rp_status rp_cuda_launched(const rp_kernel_args *args, const char *kernel,
