@@ -1,6 +1,7 @@
 --- Panels of a picture: a grid, titles, axes, and what stands in them.
 
 local axis = require 'reprise.report.axis'
+local labels = require 'reprise.report.labels'
 local svg = require 'reprise.report.svg'
 
 local panels = {}
@@ -151,22 +152,12 @@ function panels.labelled(picture, right, points)
     if a.y ~= b.y then return a.y < b.y end
     return a.x < b.x
   end)
-  local placed = {}
+  local place = labels.below_each_other()
   for _, point in ipairs(points) do
     local width = 6.6 * #point.text
     local ends = point.x + 10 + width > right
     local from, at = ends and point.x - 8 - width or point.x + 8, point.y + 4
-    local free
-    repeat
-      free = true
-      for _, other in ipairs(placed) do
-        if math.abs(other.y - at) < 13 and from < other.to
-          and other.from < from + width then
-          at, free = other.y + 13.5, false
-        end
-      end
-    until free
-    placed[#placed + 1] = {from = from, to = from + width, y = at}
+    at = place(from, width, at)
     picture:circle(point.x, point.y, 4.5, {
       fill = point.hollow and '#ffffff' or point.colour, stroke = point.colour,
       stroke_width = 1.8})

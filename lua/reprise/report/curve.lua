@@ -2,6 +2,7 @@
 -- strategies as points on the same axes, as a table and as a picture.
 
 local axis = require 'reprise.report.axis'
+local labels = require 'reprise.report.labels'
 local plan_report = require 'reprise.report.plan'
 local svg = require 'reprise.report.svg'
 local units = require 'reprise.report.units'
@@ -145,7 +146,7 @@ end
 -- Labels beside their points, from the top; one that would lie on another
 -- moves down.
 local function draw_points(picture, made, x, y)
-  local placed, points = {}, {}
+  local place, points = labels.below_each_other(), {}
   for i, point in ipairs(made.points) do points[i] = point end
   table.sort(points, function(a, b)
     if a.seconds ~= b.seconds then return a.seconds > b.seconds end
@@ -156,17 +157,7 @@ local function draw_points(picture, made, x, y)
     local ends = px > WIDTH - RIGHT - 90
     local width, at = 7 * #point.strategy, py - 7
     local from = ends and px - 8 - width or px + 8
-    local free
-    repeat
-      free = true
-      for _, other in ipairs(placed) do
-        if math.abs(other.y - at) < 13 and from < other.to
-          and other.from < from + width then
-          at, free = other.y + 13.5, false
-        end
-      end
-    until free
-    placed[#placed + 1] = {from = from, to = from + width, y = at}
+    at = place(from, width, at)
     picture:circle(px, py, 4.5, {fill = POINT, stroke = '#ffffff',
       title = ('%s: %s, %s'):format(point.strategy,
         units.bytes(point.peak_bytes), units.seconds(point.seconds))})
