@@ -171,7 +171,7 @@ describe('an optimizer', function()
     refused('%[Adam%] no parameters: model:parameters%(%)', function() optim.Adam{} end)
     refused('given twice', function() optim.SGD{p, p} end)
     refused('a leaf of a floating dtype', function() optim.SGD{p * 2} end)
-    refused('%[SGD%] a number of group 1 is a string', function() optim.SGD({p}, {lr = 'x'}) end)
+    refused('%[SGD%] lr is a number, not x', function() optim.SGD({p}, {lr = 'x'}) end)
     refused('nesterov wants a momentum', function() optim.SGD({p}, {nesterov = true}) end)
     refused('a learning rate of at least 0', function() optim.SGD({p}):set_lr(-1) end)
     refused("%[minimize%] no option 'chkpt'; there are also, ckpt",

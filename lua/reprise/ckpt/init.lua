@@ -37,7 +37,7 @@ ckpt.list = {
 --- Those that look for segments themselves: where one saves nothing, that is
 -- not for the user to know.
 local chooses = {nodes = true, sqrt = true, ops = true, budget = true,
-  greedy = true}
+  greedy = true, revolve = true}
 
 --- Names without an argument.
 local bare = {none = true, sqrt = true, attention = true}
@@ -172,9 +172,16 @@ function ckpt.parse(spec)
   return nil, tostring(result)
 end
 
---- The specs of a text as --compare takes it, separated by commas. A comma in
--- front of what is no strategy's name belongs to the argument before it:
--- 'none,scope=*.mlp,*.attention' are two.
+-- Arguments that are lists; a file's may be.
+local function takes_list(spec)
+  local name = spec:match '^([^=]*)='
+  return name and (name == 'scope' or name == 'blocks' or name == 'ops' or
+    name:find '[/.]')
+end
+
+--- The specs of a text as --compare takes it, separated by commas. Behind an
+-- argument that is a list, a comma in front of what is no strategy's name belongs
+-- to it: 'none,scope=*.mlp,*.attention' are two.
 ---@param text string
 ---@return string[]
 function ckpt.split(text)
@@ -182,7 +189,8 @@ function ckpt.split(text)
   for _, name in ipairs(ckpt.names()) do names[name] = true end
   for part in text:gmatch '[^,]+' do
     local name = part:match '^%s*([^=]*)'
-    if #list == 0 or names[name] or name:find '^%.?%.?/' then
+    if #list == 0 or names[name] or name:find '^%.?%.?/' or
+        not takes_list(list[#list]) then
       list[#list + 1] = part:match '^%s*(.-)%s*$'
     else
       list[#list] = list[#list] .. ',' .. part

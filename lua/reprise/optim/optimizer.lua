@@ -79,7 +79,7 @@ function optimizer.new(name, op, params, options, defaults, numbers)
   if ptr == nil then failure.from_core() end
   local self = setmetatable({
     ptr = ffi.gc(ptr, C.rp_optimizer_free), name = name, numbers = numbers,
-    param_groups = {},
+    defaults = defaults, param_groups = {},
   }, Optimizer)
   for i, given in ipairs(groups_of(params, name)) do
     check(given, 'params')
@@ -104,6 +104,12 @@ end
 function Optimizer:numbers_of_groups()
   local all = {}
   for i, group in ipairs(self.param_groups) do
+    for key, default in pairs(self.defaults) do
+      if type(default) == 'number' and type(group[key]) ~= 'number' then
+        failure.raise('[%s] %s is a number, not %s', self.name, key,
+          tostring(group[key]))
+      end
+    end
     all[i] = self.numbers(group)
     for _, x in ipairs(all[i]) do
       if type(x) ~= 'number' then
