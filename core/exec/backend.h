@@ -154,7 +154,7 @@ const rp_kernel *rp_backend_find(const rp_backend *backend, const rp_op *op,
 /* What a backend that is loaded at run time exports, as rp_backend_load: the
    tables' rows say names, the core fills in their ops. `abi` is
    RP_BACKEND_ABI of the headers it was compiled with. */
-enum { RP_BACKEND_ABI = 5 };
+enum { RP_BACKEND_ABI = 6 };
 typedef struct rp_loaded_backend {
   int32_t abi;
   const rp_backend *backend;

@@ -401,6 +401,8 @@ static rp_status build_graph(preparation *p, rp_graph *graph) {
     if (status == RP_OK && fuses) status = rp_graph_fold(
         graph, ctx, has_kernel, ctx->devices[p->device]->backend);
     if (status == RP_OK) status = rp_graph_find_light(graph, ctx);
+    if (status == RP_OK && fuses) status = rp_graph_tile(
+        graph, ctx, has_kernel, ctx->devices[p->device]->backend);
     if (status != RP_OK) rp_graph_free(graph, ctx);
   }
   rp_tape_close(&tape);

@@ -133,6 +133,12 @@ rp_status rp_graph_beside(rp_graph *graph, rp_context *ctx, rp_runs *runs,
    else reads what is in between: ops recorded one after the other, of one
    layer and mark, whose values have one shape. Bits stay. */
 rp_status rp_graph_fuse(rp_graph *graph, rp_context *ctx);
+/* Lets large elementwise work be done in tiles by the products beside it, where
+   `runs` says so of rp_op_fused_product: what they read, or what they make, is
+   then nowhere as a whole. After rp_graph_find_light, which it has run again
+   where anything changed. Bits stay. */
+rp_status rp_graph_tile(rp_graph *graph, rp_context *ctx, rp_runs *runs,
+                        const void *user);
 /* Whether a node may be part of such a group; and nodes first .. root as one,
    at root's place. */
 bool rp_graph_node_fuses(const rp_graph_node *node);

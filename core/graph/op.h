@@ -92,6 +92,14 @@ typedef struct rp_beside {
 
 enum { RP_ENDINGS = 2 };
 
+/* What a matrix product multiplies: its first two inputs, the leading dims of
+   the first as more rows, with a bias behind them or not. */
+typedef enum rp_product_form {
+  RP_NO_PRODUCT,
+  RP_PRODUCT,           /* a b */
+  RP_PRODUCT_TRANSPOSED /* a b^T */
+} rp_product_form;
+
 struct rp_op {
   const char *name;
   int8_t inputs, outputs; /* outputs -1: as many as ints[0] says */
@@ -104,6 +112,7 @@ struct rp_op {
   uint32_t writes;
   /* Products: bit i: input i is taken in bf16 under rp_autocast. */
   uint32_t narrow;
+  rp_product_form product;
 
   /* Fills out[0..outputs-1] from the inputs' types and the attributes.
      Says RP_SHAPE, RP_DTYPE or RP_VALUE through rp_fail. */
@@ -176,7 +185,8 @@ struct rp_op {
 enum { RP_PARTS = 8, RP_PART_INPUTS = 3 };
 
 /* One op of a fused node. in[k] >= 0: operand of the node; < 0: what part
-   -1 - in[k] made. What a part makes has the node's dims. */
+   -1 - in[k] made. What a part makes has the node's dims (of
+   rp_op_fused_product: each side of the product has its own). */
 typedef struct rp_part {
   const rp_op *op;
   int64_t *ints;
@@ -187,16 +197,20 @@ typedef struct rp_part {
 } rp_part;
 
 /* Elementwise ops in the order they run; the last makes the node's output, or
-   what `fold` makes it of. */
+   what `fold` makes it of. Of rp_op_fused_product (graph/tiled.c) one part is a
+   product: those before it make one of its operands, which it reads as `made`,
+   those behind it read its result element for element. */
 typedef struct rp_fusion {
-  int32_t n;
+  int32_t n, product;
   rp_part parts[RP_PARTS];
+  rp_type made;
+  rp_strides made_strides;
   rp_part fold;    /* op NULL: none */
   rp_type folded;  /* what the last part makes, as fold reads it */
   char name[(RP_PARTS + 1) * 16]; /* "dropout+add", "sub+square+mean" */
 } rp_fusion;
 
-extern const rp_op rp_op_fused, rp_op_fused_fold;
+extern const rp_op rp_op_fused, rp_op_fused_fold, rp_op_fused_product;
 
 /* Shape rules that many records share. */
 rp_status rp_type_like_first(const rp_node *node, rp_type *out);

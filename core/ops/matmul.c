@@ -187,6 +187,7 @@ const rp_op rp_op_matmul_gelu_tanh_grad = {
 const rp_op rp_op_matmul = {
     .name = "matmul", .inputs = 2, .outputs = 1,
     .flags = RP_STRIDED | RP_COSTLY, .narrow = 1 | 2,
+    .product = RP_PRODUCT,
     .type = matmul_type, .accepts = matmul_accepts, .grad = matmul_grad,
     .cost = matmul_cost,
     .ends = {{&rp_op_gelu_tanh_grad, &rp_op_matmul_gelu_tanh_grad,
@@ -266,6 +267,7 @@ const rp_op rp_op_linear_gelu_tanh = {
 const rp_op rp_op_linear = {
     .name = "linear", .inputs = 2, .outputs = 1,
     .flags = RP_STRIDED | RP_COSTLY | RP_VARIADIC | RP_MIXED, .narrow = 1 | 2,
+    .product = RP_PRODUCT_TRANSPOSED,
     .type = linear_type, .accepts = linear_accepts, .grad = linear_grad,
     .cost = linear_cost,
     .beside = {&rp_op_gelu_tanh, &rp_op_linear_gelu_tanh},
