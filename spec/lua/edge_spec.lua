@@ -89,7 +89,8 @@ describe('a reduction at the edge of a group', function()
     for _, dtype in ipairs {'f32', 'f64'} do
       local list = {}
       for i = 1, 5000 do list[i] = i % 3 == 0 and -0.0 or 0.0 end
-      for _, special in ipairs {{}, {[4999] = 0 / 0}, {[1] = 1 / 0}, {[2100] = -1 / 0, [3000] = 0 / 0}} do
+      for _, special in ipairs {{}, {[4999] = 0 / 0}, {[1] = 1 / 0},
+                                {[2100] = -1 / 0, [3000] = 0 / 0}} do
         for i, value in pairs(special) do list[i] = value end
         local x = rp.tensor(list, {dtype = dtype})
         for _, shape in ipairs {{5000}, {2, 2500}, {1250, 4}} do

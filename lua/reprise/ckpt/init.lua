@@ -19,7 +19,7 @@ local ckpt = {}
 
 --- What there is: name, usage, one line of help.
 ckpt.list = {
-  {'none', 'none', 'keep what backward reads; only cheap values are made again'},
+  {'none', 'none', 'keep what backward reads, but for cheap values'},
   {'every', 'every=N', 'layers 1, 1+N, 1+2N, ... are each a segment'},
   {'uniform', 'uniform=N', 'segments of N consecutive layers'},
   {'segments', 'segments=K', 'K segments of equal size'},
@@ -30,7 +30,7 @@ ckpt.list = {
   {'blocks', 'blocks=a..b,c..d', 'named, consecutive layers form a segment'},
   {'revolve', 'revolve=S', 'binomial: S states held, fewest replays, nested'},
   {'budget', 'budget=SIZE', 'the fastest whose exact peak fits: 2GiB, 40%, min'},
-  {'greedy', 'greedy=SIZE', 'evict what is cheap, large and stale: DTR, ahead of time'},
+  {'greedy', 'greedy=SIZE', 'evict what is cheap, large and stale (DTR)'},
   {'ops', 'ops[=LIST]', 'keep the outputs of costly ops, replay the cheap ones'},
 }
 
