@@ -163,6 +163,11 @@ describe('an optimizer', function()
       function() other:load_state_dict{step = rp.tensor(1)} end)
   end)
 
+  it('says what it is', function()
+    assert.equal('AdamW(1 parameter, betas = {0.9, 0.999}, eps = 1e-08, lr = 0.5, ' ..
+      'weight_decay = 0.01)', tostring(optim.AdamW({parameter{1}}, {lr = 0.5})))
+  end)
+
   it('refuses what cannot be', function()
     local p = parameter{1}
     refused("%[AdamW%] no option 'lrr'; there are betas, eps, lr, weight_decay, clip_grad_norm",

@@ -99,6 +99,20 @@ function optimizer.new(name, op, params, options, defaults, numbers)
   return self
 end
 
+--- `AdamW(8 parameters, lr = 0.001, ...)`; of several groups, the first's numbers.
+function Optimizer:__tostring()
+  local group, n, words = self.param_groups[1], 0, {}
+  for _, one in ipairs(self.param_groups) do n = n + #one.params end
+  for key in pairs(self.defaults) do
+    local value = group[key]
+    words[#words + 1] = ('%s = %s'):format(key, type(value) == 'table'
+      and ('{%s}'):format(table.concat(value, ', ')) or tostring(value))
+  end
+  table.sort(words)
+  table.insert(words, 1, ('%d parameter%s'):format(n, n == 1 and '' or 's'))
+  return ('%s(%s)'):format(self.name, table.concat(words, ', '))
+end
+
 --- The groups' numbers as the update op lists them.
 ---@return number[][]
 function Optimizer:numbers_of_groups()
