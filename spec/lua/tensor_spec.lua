@@ -128,7 +128,12 @@ describe('a tensor', function()
   end)
 
   it('refuses fields that it has not', function()
-    assert.has_error(function() return x.shap end)
+    assert.has_error(function() return x.shap end,
+      "a tensor has no field 'shap'; did you mean shape?")
+    assert.has_error(function() return x:bmm(x) end,
+      "a tensor has no field 'bmm'; there is matmul")
+    assert.has_error(function() return x:add_(1) end, "a tensor has no field 'add_': " ..
+      'a recipe does not change; write x = x:add(...)')
     assert.has_error(function() x.shape = {1} end)
     assert.has_error(function() x.foo = 1 end)
   end)
