@@ -236,7 +236,8 @@ static rp_status find_device(rp_node *node) {
                           "move one with x:to'%s'",
                           ctx->devices[node->device]->name,
                           ctx->devices[device]->name,
-                          ctx->devices[device]->name);
+                          ctx->devices[device == RP_CPU ? node->device : device]
+                              ->name);
     node->device = device;
   }
   if (node->device == RP_ANYWHERE && !(node->op->flags & RP_VIEW))

@@ -92,7 +92,7 @@ local function network(rows, inner, width, dtype)
   local random = draw(3)
   local act = chain(pre, others(inner), random == 1)
   if draw(3) == 1 then act = act * rp.linear(x, parameter {inner, width}) end
-  local kind, out, n = draw(4), nil, width
+  local kind, n, out = draw(4), width
   if kind == 1 then
     out = rp.linear(act, parameter {width, inner}, draw(2) == 1 and parameter {width} or nil)
   elseif kind == 2 then
