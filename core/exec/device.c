@@ -99,8 +99,8 @@ static const rp_backend *load(rp_context *ctx, loaded *library) {
   if (handle == NULL) {
     const char *reason = dlerror();
     rp_fail(ctx, RP_UNSUPPORTED, "[device] %s: its library cannot be loaded "
-            "(%s); it is built where its toolkit is installed",
-            library->name, reason ? reason : path);
+            "(%s); \"make %s\" builds it where its toolkit is installed",
+            library->name, reason ? reason : path, library->name);
     return NULL;
   }
   rp_backend_load_function *function =

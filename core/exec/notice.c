@@ -38,10 +38,10 @@ static void notice_ran_twice(rp_context *ctx, const rp_walk *walk) {
     for (int k = 0; k < node->n_inputs; k++) {
       if (rp_is_available(node->inputs[k])) continue;
       const char *scope = rp_scope_text(ctx, node->place.scope);
-      rp_notice(ctx, "%s%s%s was run before its backward, so what it is "
-                "made from runs again. To read a value of a step without "
-                "that: opt:minimize(loss, {also = {value}}), or "
-                "value:tap 'name' in the forward.",
+      rp_notice(ctx, "%s%s%s was run before its backward, by a look at its value "
+                "or another backward, so what it is made from runs again. To "
+                "read a value of a step without that: opt:minimize(loss, {also "
+                "= {value}}), or value:tap 'name' in the forward.",
                 node->op->name, *scope ? " in " : "", scope);
       ctx->recorder->ran_twice = true;
       return;

@@ -218,10 +218,13 @@ rp_status rp_type_like_first(const rp_node *node, rp_type *out);
    give f32; numbers do not count there. RP_SHAPE, RP_DTYPE. */
 rp_status rp_type_broadcast(const rp_node *node, rp_type *out);
 rp_cost rp_cost_elementwise(const rp_node *node);
-/* rp_fail with "[op] " in front, for use in rules. */
+/* rp_fail with "[op] " in front, "[op] in scope: " where there is one, for use
+   in rules. */
 rp_status rp_node_fail(const rp_node *node, rp_status status,
                        const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* RP_DTYPE: a and b differ, and which of them to cast to. */
+rp_status rp_node_fail_dtypes(const rp_node *node, rp_dtype a, rp_dtype b);
 
 static inline const rp_type *rp_in(const rp_node *node, int i) {
   return &node->inputs[i]->type;

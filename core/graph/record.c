@@ -20,7 +20,17 @@ rp_status rp_node_fail(const rp_node *node, rp_status status,
   va_start(list, format);
   vsnprintf(text, sizeof text, format, list);
   va_end(list);
-  return rp_fail(node->ctx, status, "[%s] %s", node->op->name, text);
+  const char *scope = rp_scope_text(node->ctx, node->place.scope);
+  return *scope ? rp_fail(node->ctx, status, "[%s] in %s: %s", node->op->name,
+                          scope, text)
+                : rp_fail(node->ctx, status, "[%s] %s", node->op->name, text);
+}
+
+rp_status rp_node_fail_dtypes(const rp_node *node, rp_dtype a, rp_dtype b) {
+  const rp_dtype wanted = rp_dtype_is_float(b) && !rp_dtype_is_float(a) ? b : a;
+  return rp_node_fail(node, RP_DTYPE, "%s and %s differ; cast one with :to'%s'",
+                      rp_dtype_name(a), rp_dtype_name(b),
+                      rp_dtype_name(wanted));
 }
 
 /* ---- leaves without bytes ------------------------------------------------ */
@@ -103,7 +113,8 @@ static rp_status find_device(rp_node *node) {
                           "move one with x:to'%s'",
                           ctx->devices[node->device]->name,
                           ctx->devices[device]->name,
-                          ctx->devices[device]->name);
+                          ctx->devices[device == RP_CPU ? node->device : device]
+                              ->name);
     node->device = device;
   }
   if (node->device == RP_ANYWHERE && !(node->op->flags & RP_VIEW))

@@ -32,11 +32,8 @@ rp_status rp_type_broadcast(const rp_node *node, rp_type *out) {
     const rp_dtype dtype = common_dtype(node, (rp_dtype)out->dtype, 0,
                                         (rp_dtype)b->dtype, i);
     if (dtype == RP_DTYPES)
-      return rp_node_fail(node, RP_DTYPE,
-                          "%s and %s differ; cast one with :to'%s'",
-                          rp_dtype_name((rp_dtype)out->dtype),
-                          rp_dtype_name((rp_dtype)b->dtype),
-                          rp_dtype_name((rp_dtype)out->dtype));
+      return rp_node_fail_dtypes(node, (rp_dtype)out->dtype,
+                                 (rp_dtype)b->dtype);
     out->dtype = dtype;
     const rp_type a = *out;
     out->rank = a.rank > b->rank ? a.rank : b->rank;

@@ -103,8 +103,7 @@ static rp_status pair_dtype(const rp_node *node, int i, int j, rp_type *out) {
   if (a == b) return RP_OK;
   if ((a == RP_BF16 && b == RP_F32) || (a == RP_F32 && b == RP_BF16))
     return RP_OK;
-  return rp_node_fail(node, RP_DTYPE, "%s and %s differ; cast one with :to'%s'",
-                      rp_dtype_name(a), rp_dtype_name(b), rp_dtype_name(a));
+  return rp_node_fail_dtypes(node, a, b);
 }
 static rp_status check_mask(const rp_node *node, int i) {
   const rp_dtype dtype = (rp_dtype)rp_in(node, i)->dtype;

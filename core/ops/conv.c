@@ -57,11 +57,8 @@ static rp_status check_dtypes(const rp_node *node) {
                         rp_dtype_name((rp_dtype)rp_in(node, 2)->dtype));
   for (int i = 1; i < (narrow ? 2 : node->n_inputs); i++)
     if (rp_in(node, i)->dtype != rp_in(node, 0)->dtype)
-      return rp_node_fail(node, RP_DTYPE,
-                          "%s and %s differ; cast one with :to'%s'",
-                          rp_dtype_name((rp_dtype)rp_in(node, 0)->dtype),
-                          rp_dtype_name((rp_dtype)rp_in(node, i)->dtype),
-                          rp_dtype_name((rp_dtype)rp_in(node, 0)->dtype));
+      return rp_node_fail_dtypes(node, (rp_dtype)rp_in(node, 0)->dtype,
+                                 (rp_dtype)rp_in(node, i)->dtype);
   return RP_OK;
 }
 

@@ -47,11 +47,8 @@ static rp_status cat_type(const rp_node *node, rp_type *out) {
   for (int i = 1; i < node->n_inputs; i++) {
     const rp_type *x = rp_in(node, i);
     if (x->dtype != first->dtype)
-      return rp_node_fail(node, RP_DTYPE,
-                          "%s and %s differ; cast one with :to'%s'",
-                          rp_dtype_name((rp_dtype)first->dtype),
-                          rp_dtype_name((rp_dtype)x->dtype),
-                          rp_dtype_name((rp_dtype)first->dtype));
+      return rp_node_fail_dtypes(node, (rp_dtype)first->dtype,
+                                 (rp_dtype)x->dtype);
     bool fits = x->rank == first->rank;
     for (int k = 0; fits && k < x->rank; k++)
       fits = k == dim || x->dims[k] == first->dims[k];

@@ -66,11 +66,7 @@ static rp_status check_factors(const rp_node *node) {
                        : bias && bias->dtype != wide_dtype(x) ? bias
                                                               : NULL;
   if (odd)
-    return rp_node_fail(node, RP_DTYPE,
-                        "%s and %s differ; cast one with :to'%s'",
-                        rp_dtype_name((rp_dtype)x->dtype),
-                        rp_dtype_name((rp_dtype)odd->dtype),
-                        rp_dtype_name((rp_dtype)x->dtype));
+    return rp_node_fail_dtypes(node, (rp_dtype)x->dtype, (rp_dtype)odd->dtype);
   if (bias && (bias->rank != 1 || bias->dims[0] != w->dims[0]))
     return rp_node_fail(node, RP_SHAPE, "bias %s, weight %s: needs a bias "
                         "(%lld)", rp_dims_text(bias, a), rp_dims_text(w, b),

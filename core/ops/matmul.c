@@ -36,11 +36,7 @@ static rp_status check_dtypes(const rp_node *node, rp_type *out) {
   for (int i = 1; i < node->n_inputs; i++)
     if (rp_in(node, i)->dtype != rp_in(node, 0)->dtype &&
         !(i == 2 && x == RP_BF16 && rp_in(node, i)->dtype == RP_F32))
-      return rp_node_fail(node, RP_DTYPE,
-                          "%s and %s differ; cast one with :to'%s'",
-                          rp_dtype_name((rp_dtype)rp_in(node, 0)->dtype),
-                          rp_dtype_name((rp_dtype)rp_in(node, i)->dtype),
-                          rp_dtype_name((rp_dtype)rp_in(node, 0)->dtype));
+      return rp_node_fail_dtypes(node, x, (rp_dtype)rp_in(node, i)->dtype);
   return RP_OK;
 }
 

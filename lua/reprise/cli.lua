@@ -50,6 +50,7 @@ end
 
 local function device(text)
   if text:match '^cuda:%d+$' then return text end
+  if text:match '^gpu' then return nil, 'is not one of cpu, cuda; did you mean cuda?' end
   return one_of {'cpu', 'cuda'}(text)
 end
 

@@ -85,6 +85,9 @@ function scope.scan(step, state, n)
   end
   for i = 1, n do
     state = scope.call(enter_layer, 'scan.' .. i, nil, step, state, i)
+    if state == nil then
+      failure.raise('[scan] step %d returned nothing, not the next state', i)
+    end
   end
   return state
 end
@@ -119,7 +122,7 @@ end
 ---@param fn function
 ---@return any ... what fn returns
 function scope.checkpoint(fn, ...)
-  if fn == nil or tensor.is(fn) then
+  if type(fn) ~= 'function' and (type(fn) ~= 'table' or tensor.is(fn)) then
     failure.raise('[checkpoint] the function comes first: rp.checkpoint(fn, x)')
   end
   saves_nothing()

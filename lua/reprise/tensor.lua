@@ -6,6 +6,7 @@
 
 local ffi = require 'ffi'
 local binding = require 'reprise.ffi'
+local edit_distance = require 'reprise.edit_distance'
 local failure = require 'reprise.failure'
 
 local C = binding.C
@@ -184,13 +185,42 @@ function methods.keep(t)
   return t
 end
 
+-- What PyTorch calls otherwise.
+local elsewhere = {
+  bmm = 'matmul', mm = 'matmul', T = 't()', mT = 'transpose(-2, -1)',
+  numpy = 'totable()', tolist = 'totable()', data = 'detach()', type = 'dtype',
+  float = "to'f32'", double = "to'f64'", bfloat16 = "to'bf16'", half = "to'bf16'",
+  long = "to'i64'", int = "to'i32'", bool = "to'bool'", view_as = 'reshape',
+}
+
+local function no_field(key)
+  key = tostring(key)
+  local other, least = elsewhere[key], math.floor(#key / 2) + 1
+  local changing = key:match '^(.*[^_])_$'
+  if changing and methods[changing] then
+    failure.raise("a tensor has no field '%s': a recipe does not change; write " ..
+      'x = x:%s(...)', key, changing)
+  end
+  local nearest
+  for _, names in ipairs {methods, properties} do
+    for name in pairs(names) do
+      local d = edit_distance(key, name)
+      if d < least or d == least and nearest and name < nearest then
+        nearest, least = name, d
+      end
+    end
+  end
+  failure.raise("a tensor has no field '%s'%s", key, other and '; there is ' .. other
+    or nearest and ('; did you mean %s?'):format(nearest) or '')
+end
+
 function Tensor.__index(t, key)
   local method = methods[key]
   if method ~= nil then return method end
   local property = properties[key]
   if property then return property(t) end
   if type(key) == 'number' then return methods.select(t, 1, key) end
-  failure.raise("a tensor has no field '%s'", tostring(key))
+  return no_field(key)
 end
 
 function Tensor.__newindex(t, key, value)
@@ -206,7 +236,7 @@ function Tensor.__newindex(t, key, value)
   elseif properties[key] then
     failure.raise("a tensor's %s cannot be set", key)
   else
-    failure.raise("a tensor has no field '%s'", tostring(key))
+    no_field(key)
   end
 end
 

@@ -248,12 +248,19 @@ function methods.bytes(t)
   return ffi.string(array, size)
 end
 
+--- to'cuda'.
+function methods.cuda(t) return t:to 'cuda' end
+
+--- to'cpu'.
+function methods.cpu(t) return t:to 'cpu' end
+
 --- Overwrites a leaf with values: a tensor of its type (run if need be), or
 -- what rp.tensor takes. Recipes that read the older value can no longer run.
 ---@return reprise.Tensor self
 function methods.copy_(t, source)
   if not C.rp_tensor_is_leaf(t.ptr) then
-    failure.raise('[copy_] only leaves can be written')
+    failure.raise('[copy_] this is a recipe, and only leaves can be written: ' ..
+      'parameters, buffers, what rp.tensor makes')
   end
   if not tensor.is(source) then
     source = values.tensor(source, {dtype = t.dtype, shape = t.shape})

@@ -67,6 +67,7 @@ describe('the command line', function()
       .. 'gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m; did you mean gpt-10m?',
     ['--dtype fp16'] = '--dtype fp16: is not one of f32, bf16, f64; bf16 '
       .. 'takes as few bytes and has the range of f32',
+    ['--device gpu'] = '--device gpu: is not one of cpu, cuda; did you mean cuda?',
     ['--dtype bfloat16'] =
       '--dtype bfloat16: is not one of f32, bf16, f64; did you mean bf16?',
     ['--ckpt='] = '--ckpt : is empty',

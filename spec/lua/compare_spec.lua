@@ -190,5 +190,6 @@ describe('the specs of --compare', function()
       'blocks=a..b,c..d', 'budget=40%', 'greedy=2GiB', './mine.lua'},
       ckpt.split('none, every=2,scope=*.mlp,*.attention,blocks=a..b,c..d,'
         .. 'budget=40%,greedy=2GiB,./mine.lua'))
+    assert.same({'none', 'evry=2', 'every=2', 'sqr'}, ckpt.split 'none,evry=2,every=2,sqr')
   end)
 end)

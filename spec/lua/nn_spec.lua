@@ -275,6 +275,15 @@ describe('strategies see', function()
     assert.equal('model.blocks.1 model.blocks.2', layer_names(Model(2)(rp.ones(1, 4)):sum()))
   end)
 
+  it('are named where an op in them refuses its inputs', function()
+    local model = nn.Sequential{nn.Linear(2, 3):named 'a', nn.Linear(4, 3):named 'b'}
+    assert.has_error(function() model(rp.ones(1, 2)) end,
+      '[linear] in sequential.b: x (1,3), weight (3,4): x has 3 features, ' ..
+      'the weight takes 4')
+    assert.has_error(function() return rp.ones(1, {dtype = 'i64'}) + rp.ones(1) end,
+      "[add] i64 and f32 differ; cast one with :to'f32'")
+  end)
+
   it('children of the outermost nn.Sequential where there are no layers', function()
     local model = nn.Sequential{
       nn.Linear(2, 2):named 'fc1',

@@ -163,6 +163,11 @@ describe('an optimizer', function()
       function() other:load_state_dict{step = rp.tensor(1)} end)
   end)
 
+  it('says what it is', function()
+    assert.equal('AdamW(1 parameter, betas = {0.9, 0.999}, eps = 1e-08, lr = 0.5, ' ..
+      'weight_decay = 0.01)', tostring(optim.AdamW({parameter{1}}, {lr = 0.5})))
+  end)
+
   it('refuses what cannot be', function()
     local p = parameter{1}
     refused("%[AdamW%] no option 'lrr'; there are betas, eps, lr, weight_decay, clip_grad_norm",
@@ -171,7 +176,7 @@ describe('an optimizer', function()
     refused('%[Adam%] no parameters: model:parameters%(%)', function() optim.Adam{} end)
     refused('given twice', function() optim.SGD{p, p} end)
     refused('a leaf of a floating dtype', function() optim.SGD{p * 2} end)
-    refused('%[SGD%] a number of group 1 is a string', function() optim.SGD({p}, {lr = 'x'}) end)
+    refused('%[SGD%] lr is a number, not x', function() optim.SGD({p}, {lr = 'x'}) end)
     refused('nesterov wants a momentum', function() optim.SGD({p}, {nesterov = true}) end)
     refused('a learning rate of at least 0', function() optim.SGD({p}):set_lr(-1) end)
     refused("%[minimize%] no option 'chkpt'; there are also, ckpt",

@@ -128,7 +128,12 @@ describe('a tensor', function()
   end)
 
   it('refuses fields that it has not', function()
-    assert.has_error(function() return x.shap end)
+    assert.has_error(function() return x.shap end,
+      "a tensor has no field 'shap'; did you mean shape?")
+    assert.has_error(function() return x:bmm(x) end,
+      "a tensor has no field 'bmm'; there is matmul")
+    assert.has_error(function() return x:add_(1) end, "a tensor has no field 'add_': " ..
+      'a recipe does not change; write x = x:add(...)')
     assert.has_error(function() x.shape = {1} end)
     assert.has_error(function() x.foo = 1 end)
   end)
@@ -153,6 +158,21 @@ describe('a tensor', function()
     assert.same({-2, -4}, (-y):totable())
     assert.same({1.5, 3}, rp.sub(y, y / 4):totable())
     assert.same({1, 2}, (rp.tensor{1, 4} ^ 0.5):totable())
+  end)
+
+  -- What PyTorch gives.
+  it('computes with fractions where it holds whole numbers', function()
+    local t = rp.tensor({1, 2}, {dtype = 'i64'})
+    assert.same({2.5, 3.5}, (t + 1.5):totable())
+    assert.same({1.75, 1.5}, (2 - t * 0.25):totable())
+    assert.same({0.5, 1}, (t / 2):totable())
+    assert.same({3, 1.5}, (3 / t):totable())
+    assert.same({1, 1}, (t / t):totable())
+    assert.same({true, false}, t:lt(1.5):totable())
+    assert.same({1.5, 2}, rp.maximum(t, 1.5):totable())
+    assert.same({0.5, 0}, (rp.tensor{true, false} * 0.5):totable())
+    assert.same({'f32', 'i64'}, {(t / 2).dtype, (t * 2).dtype})
+    assert.has_error(function() return rp.where(t:gt(1), t, 0.5) end)
   end)
 
   it('is equal to itself alone', function()

@@ -6,7 +6,8 @@
 -- reason with the line.
 local function load_file(path)
   local file, reason = io.open(path, 'rb')
-  if not file then error(reason, 0) end
+  -- The path is in front of the message already.
+  if not file then error((reason:gsub('^.*: ', '')), 0) end
   local content = file:read '*a'
   file:close()
   if not content then error(path .. ' cannot be read', 0) end

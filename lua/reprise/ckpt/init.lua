@@ -19,7 +19,7 @@ local ckpt = {}
 
 --- What there is: name, usage, one line of help.
 ckpt.list = {
-  {'none', 'none', 'keep what backward reads; only cheap values are made again'},
+  {'none', 'none', 'keep what backward reads, but for cheap values'},
   {'every', 'every=N', 'layers 1, 1+N, 1+2N, ... are each a segment'},
   {'uniform', 'uniform=N', 'segments of N consecutive layers'},
   {'segments', 'segments=K', 'K segments of equal size'},
@@ -30,14 +30,14 @@ ckpt.list = {
   {'blocks', 'blocks=a..b,c..d', 'named, consecutive layers form a segment'},
   {'revolve', 'revolve=S', 'binomial: S states held, fewest replays, nested'},
   {'budget', 'budget=SIZE', 'the fastest whose exact peak fits: 2GiB, 40%, min'},
-  {'greedy', 'greedy=SIZE', 'evict what is cheap, large and stale: DTR, ahead of time'},
+  {'greedy', 'greedy=SIZE', 'evict what is cheap, large and stale (DTR)'},
   {'ops', 'ops[=LIST]', 'keep the outputs of costly ops, replay the cheap ones'},
 }
 
 --- Those that look for segments themselves: where one saves nothing, that is
 -- not for the user to know.
 local chooses = {nodes = true, sqrt = true, ops = true, budget = true,
-  greedy = true}
+  greedy = true, revolve = true}
 
 --- Names without an argument.
 local bare = {none = true, sqrt = true, attention = true}
@@ -172,9 +172,16 @@ function ckpt.parse(spec)
   return nil, tostring(result)
 end
 
---- The specs of a text as --compare takes it, separated by commas. A comma in
--- front of what is no strategy's name belongs to the argument before it:
--- 'none,scope=*.mlp,*.attention' are two.
+-- Arguments that are lists; a file's may be.
+local function takes_list(spec)
+  local name = spec:match '^([^=]*)='
+  return name and (name == 'scope' or name == 'blocks' or name == 'ops' or
+    name:find '[/.]')
+end
+
+--- The specs of a text as --compare takes it, separated by commas. Behind an
+-- argument that is a list, a comma in front of what is no strategy's name belongs
+-- to it: 'none,scope=*.mlp,*.attention' are two.
 ---@param text string
 ---@return string[]
 function ckpt.split(text)
@@ -182,7 +189,8 @@ function ckpt.split(text)
   for _, name in ipairs(ckpt.names()) do names[name] = true end
   for part in text:gmatch '[^,]+' do
     local name = part:match '^%s*([^=]*)'
-    if #list == 0 or names[name] or name:find '^%.?%.?/' then
+    if #list == 0 or names[name] or name:find '^%.?%.?/' or
+        not takes_list(list[#list]) then
       list[#list + 1] = part:match '^%s*(.-)%s*$'
     else
       list[#list] = list[#list] .. ',' .. part

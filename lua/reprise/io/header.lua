@@ -129,7 +129,9 @@ function header.length(bytes, file_bytes)
   if #bytes < 8 then fail('%d bytes are too few for a safetensors file', #bytes) end
   local n = 0
   for i = 8, 1, -1 do n = n * 256 + bytes:byte(i) end
-  if n > MOST_HEADER_BYTES then fail('a header of %.0f bytes is too long', n) end
+  if n > MOST_HEADER_BYTES then
+    fail('this is no safetensors file: a header of %.0f bytes is too long', n)
+  end
   if n + 8 > file_bytes then
     fail('the header says it has %.0f bytes, the file has %.0f', n, file_bytes)
   end

@@ -16,7 +16,7 @@ local function lift(x, like, where)
     pointer(x, where)
     return x
   end
-  if tensor.is(like) then return record.number(x, like) end
+  if tensor.is(like) then return record.number(x, like, where) end
   return tensor.own(C.rp_number(ctx, x, arguments.dtype(nil, where)))
 end
 
@@ -44,10 +44,24 @@ local function pow(x, exponent)
 end
 pointwise.pow = pow
 
+local quotient = record.binary(record.op 'div', 'div')
+--- a / b; of whole numbers, in the default dtype, as in PyTorch.
+function pointwise.div(a, b)
+  if tensor.is(a) and record.is_whole(a) then
+    if type(b) == 'number' or tensor.is(b) and record.is_whole(b) then
+      a = record.floating(a)
+      if type(b) ~= 'number' then b = record.floating(b) end
+    end
+  elseif type(a) == 'number' and tensor.is(b) and record.is_whole(b) then
+    b = record.floating(b)
+  end
+  return quotient(a, b)
+end
+
 Tensor.__add = record.binary(record.op 'add', 'add')
 Tensor.__sub = record.binary(record.op 'sub', 'sub')
 Tensor.__mul = record.binary(record.op 'mul', 'mul')
-Tensor.__div = record.binary(record.op 'div', 'div')
+Tensor.__div = pointwise.div
 Tensor.__pow = pow
 Tensor.__unm = record.unary(record.op 'neg', 'neg')
 

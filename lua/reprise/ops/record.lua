@@ -3,6 +3,7 @@
 -- nothing but the handle.
 
 local ffi = require 'ffi'
+local arguments = require 'reprise.ops.arguments'
 local binding = require 'reprise.ffi'
 local failure = require 'reprise.failure'
 local tensor = require 'reprise.tensor'
@@ -39,6 +40,22 @@ local function not_a_tensor(a, b, name)
   pointer(getmetatable(a) == Tensor and b or a, name)
 end
 
+--- Does x, a tensor, hold whole numbers (or bools)?
+function record.is_whole(x)
+  return C.rp_tensor_type(x.ptr).dtype > C.RP_BF16
+end
+
+--- x, a tensor, in the default dtype.
+function record.floating(x)
+  inputs[0], ints[0] = x.ptr, arguments.dtype(nil)
+  return own(C.rp_record(ctx, record.op 'cast', inputs, 1, ints, 1, nil, 0))
+end
+
+-- As in PyTorch: a fraction makes floating numbers of whole ones.
+local function beside(x, number)
+  return number % 1 ~= 0 and record.is_whole(x) and record.floating(x) or x
+end
+
 --- A function of two tensors, or of a tensor and a number bound at run time.
 function record.binary(op, name)
   return function(a, b)
@@ -47,10 +64,10 @@ function record.binary(op, name)
         inputs[0], inputs[1] = a.ptr, b.ptr
         return own(C.rp_record(ctx, op, inputs, 2, nil, 0, nil, 0))
       elseif type(b) == 'number' then
-        return own(C.rp_record_number(ctx, op, a.ptr, b, false))
+        return own(C.rp_record_number(ctx, op, beside(a, b).ptr, b, false))
       end
     elseif type(a) == 'number' and getmetatable(b) == Tensor then
-      return own(C.rp_record_number(ctx, op, b.ptr, a, true))
+      return own(C.rp_record_number(ctx, op, beside(b, a).ptr, a, true))
     end
     return not_a_tensor(a, b, name)
   end
@@ -79,7 +96,11 @@ function record.many(op, list, n, n_ints, n_reals)
 end
 
 --- A rank-0 tensor bound at run time, of x's dtype.
-function record.number(value, like)
+function record.number(value, like, where)
+  if value % 1 ~= 0 and record.is_whole(like) then
+    failure.raise("[%s] %g beside %s: cast with :to'%s'", where, value, like.dtype,
+      arguments.get_default_dtype())
+  end
   return own(C.rp_number(ctx, value, C.rp_tensor_type(like.ptr).dtype))
 end
 

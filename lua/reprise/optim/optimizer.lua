@@ -79,7 +79,7 @@ function optimizer.new(name, op, params, options, defaults, numbers)
   if ptr == nil then failure.from_core() end
   local self = setmetatable({
     ptr = ffi.gc(ptr, C.rp_optimizer_free), name = name, numbers = numbers,
-    param_groups = {},
+    defaults = defaults, param_groups = {},
   }, Optimizer)
   for i, given in ipairs(groups_of(params, name)) do
     check(given, 'params')
@@ -99,11 +99,31 @@ function optimizer.new(name, op, params, options, defaults, numbers)
   return self
 end
 
+--- `AdamW(8 parameters, lr = 0.001, ...)`; of several groups, the first's numbers.
+function Optimizer:__tostring()
+  local group, n, words = self.param_groups[1], 0, {}
+  for _, one in ipairs(self.param_groups) do n = n + #one.params end
+  for key in pairs(self.defaults) do
+    local value = group[key]
+    words[#words + 1] = ('%s = %s'):format(key, type(value) == 'table'
+      and ('{%s}'):format(table.concat(value, ', ')) or tostring(value))
+  end
+  table.sort(words)
+  table.insert(words, 1, ('%d parameter%s'):format(n, n == 1 and '' or 's'))
+  return ('%s(%s)'):format(self.name, table.concat(words, ', '))
+end
+
 --- The groups' numbers as the update op lists them.
 ---@return number[][]
 function Optimizer:numbers_of_groups()
   local all = {}
   for i, group in ipairs(self.param_groups) do
+    for key, default in pairs(self.defaults) do
+      if type(default) == 'number' and type(group[key]) ~= 'number' then
+        failure.raise('[%s] %s is a number, not %s', self.name, key,
+          tostring(group[key]))
+      end
+    end
     all[i] = self.numbers(group)
     for _, x in ipairs(all[i]) do
       if type(x) ~= 'number' then

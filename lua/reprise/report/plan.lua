@@ -83,7 +83,8 @@ local function what_again(plan)
   local light = plan.light_nodes > 0
     and ('%d cheap node%s'):format(plan.light_nodes, plan.light_nodes == 1 and '' or 's')
   if plan.recomputed_nodes == 0 then return light end
-  local where = ('%d nodes%s'):format(plan.recomputed_nodes,
+  local where = ('%d node%s%s'):format(plan.recomputed_nodes,
+    plan.recomputed_nodes == 1 and '' or 's',
     plan.most_replays == 1 and ' once' or (' up to %d times, %d in all,'):format(
       plan.most_replays, plan.n_replays - plan.light_nodes))
   if #plan.layers > 0 and #plan.recomputed_layers > 0 then

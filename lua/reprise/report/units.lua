@@ -43,6 +43,7 @@ end
 ---@param seconds number
 ---@return string
 function units.seconds(seconds)
+  if seconds > 0 and seconds < 0.5e-6 then return '<1 us' end
   if seconds < 0.9995e-3 then return ('%.0f us'):format(seconds * 1e6) end
   if seconds < 0.99995 then return ('%.1f ms'):format(seconds * 1e3) end
   if seconds < 99.995 then return ('%.2f s'):format(seconds) end

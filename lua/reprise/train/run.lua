@@ -190,7 +190,7 @@ end
 -- With --accumulate the gradients of the first batches stay until the step.
 local function accumulation_line(options, plan)
   if options.accumulate == 1 then return end
-  print(('--accumulate %d: gradients stay between batches, about %s more\n')
+  print(('--accumulate %d: gradients stay between batches, at least %s more\n')
     :format(options.accumulate, units.bytes(plan.parameter_bytes)))
 end
 
@@ -226,7 +226,9 @@ return function(options, Model)
   end
   local plan, none, whole = plans(task, opt, options)
   if options.plan then
-    return look.report(whole, plan, none, options, title(task, options))
+    look.report(whole, plan, none, options, title(task, options))
+    if not options.json then accumulation_line(options, plan) end
+    return
   end
   print(title(task, options))
   print(task:data_line())
