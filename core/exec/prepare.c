@@ -119,8 +119,8 @@ static rp_status collect_wrt(preparation *p) {
       rp_tensor *param = r->optimizer->slots.at[i].param;
       const bool wanted =
           param->requires_grad &&
-          (r->action == RP_MINIMIZE ? rp_walk_met(&p->walk, param->node)
-                                    : rp_tensor_grad(param) != NULL);
+          (rp_tensor_grad(param) != NULL ||
+           (r->action == RP_MINIMIZE && rp_walk_met(&p->walk, param->node)));
       status = add_tensor(p->ctx, &p->wrt, wanted ? param : NULL);
     }
   }
@@ -312,13 +312,12 @@ static rp_status emit_action(preparation *p, rp_tape *tape,
   }
   for (int32_t i = 0; i < p->wrt.n && status == RP_OK; i++) {
     rp_tensor *param = p->wrt.at[i];
-    if (param == NULL || grads[i] == NULL) continue;
-    rp_tensor *held = rp_tensor_grad(param);
-    if (r->action == RP_BACKWARD)
+    rp_tensor *held = param ? rp_tensor_grad(param) : NULL;
+    if (r->action == RP_MINIMIZE && held)
+      grads[i] = grads[i] ? rp_add(tape, held, grads[i]) : held;
+    else if (r->action == RP_BACKWARD && grads[i])
       effects[i] = emit_effect(tape, held ? "accumulate" : "assign",
                                param->grad, grads[i]);
-    else if (r->action == RP_MINIMIZE && held)
-      grads[i] = rp_add(tape, held, grads[i]);
     status = tape->status;
   }
   if (status == RP_OK && is_guarded(r)) {
