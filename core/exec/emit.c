@@ -68,13 +68,12 @@ static rp_status emit_action(rp_preparation *p, rp_tape *tape,
   }
   for (int32_t i = 0; i < p->wrt.n && status == RP_OK; i++) {
     rp_tensor *param = p->wrt.at[i];
-    if (param == NULL || grads[i] == NULL) continue;
-    rp_tensor *held = rp_tensor_grad(param);
-    if (r->action == RP_BACKWARD)
+    rp_tensor *held = param ? rp_tensor_grad(param) : NULL;
+    if (r->action == RP_MINIMIZE && held)
+      grads[i] = grads[i] ? rp_add(tape, held, grads[i]) : held;
+    else if (r->action == RP_BACKWARD && grads[i])
       effects[i] = emit_effect(tape, held ? "accumulate" : "assign",
                                param->grad, grads[i]);
-    else if (r->action == RP_MINIMIZE && held)
-      grads[i] = rp_add(tape, held, grads[i]);
     status = tape->status;
   }
   if (status == RP_OK && rp_is_guarded(r)) {

@@ -98,8 +98,8 @@ static rp_status collect_wrt(rp_preparation *p) {
       rp_tensor *param = r->optimizer->slots.at[i].param;
       const bool wanted =
           param->requires_grad &&
-          (r->action == RP_MINIMIZE ? rp_walk_met(&p->walk, param->node)
-                                    : rp_tensor_grad(param) != NULL);
+          (rp_tensor_grad(param) != NULL ||
+           (r->action == RP_MINIMIZE && rp_walk_met(&p->walk, param->node)));
       status = add_tensor(p->ctx, &p->wrt, wanted ? param : NULL);
     }
   }

@@ -40,6 +40,12 @@ function scope.call(enter, argument, module, fn, ...)
     pcall(entered, enter, argument, module, fn, ...))
 end
 
+--- Whether x can be called, as functions and modules can.
+local function is_callable(x)
+  local meta = type(x) == 'table' and getmetatable(x)
+  return type(x) == 'function' or type(meta) == 'table' and meta.__call ~= nil
+end
+
 --- Appends a name to the present scope.
 function scope.enter(name)
   failure.check(C.rp_scope_enter(ctx, name))
@@ -63,8 +69,9 @@ function scope.layer(name, fn)
   if type(name) ~= 'string' or name == '' then
     failure.raise("[layer] a name is wanted first: rp.layer('stage1', fn)")
   end
-  if type(fn) == 'nil' then
-    failure.raise("[layer] the function to wrap is missing: rp.layer('%s', fn)", name)
+  if not is_callable(fn) then
+    failure.raise("[layer] a function to wrap comes second, rp.layer('%s', fn), not %s",
+      name, type(fn))
   end
   return function(...) return scope.call(enter_layer, name, nil, fn, ...) end
 end
@@ -77,7 +84,7 @@ end
 ---@param n integer    steps, at least 1
 ---@return any state   the last one
 function scope.scan(step, state, n)
-  if step == nil or tensor.is(step) then
+  if not is_callable(step) then
     failure.raise('[scan] the step comes first: rp.scan(step, state, n)')
   end
   if type(n) ~= 'number' or n ~= math.floor(n) or n < 1 then
@@ -122,7 +129,7 @@ end
 ---@param fn function
 ---@return any ... what fn returns
 function scope.checkpoint(fn, ...)
-  if type(fn) ~= 'function' and (type(fn) ~= 'table' or tensor.is(fn)) then
+  if not is_callable(fn) then
     failure.raise('[checkpoint] the function comes first: rp.checkpoint(fn, x)')
   end
   saves_nothing()
@@ -165,6 +172,12 @@ function scope.checkpoint_sequential(fns, segments, ...)
   if type(fns) ~= 'table' or #fns == 0 then
     failure.raise('[checkpoint_sequential] a list of functions comes first')
   end
+  for i = 1, #fns do
+    if not is_callable(fns[i]) then
+      failure.raise('[checkpoint_sequential] entry %d of the list is no function but a %s', i,
+        type(fns[i]))
+    end
+  end
   if type(segments) ~= 'number' or segments ~= math.floor(segments) or
     segments < 1 or segments > #fns then
     failure.raise('[checkpoint_sequential] segments is a whole number in ' ..
@@ -193,7 +206,9 @@ end
 --- fn(...) without recording gradients. Returns what fn returns.
 ---@param fn function
 function scope.no_grad(fn, ...)
-  if fn == nil then failure.raise('[no_grad] a function is wanted: rp.no_grad(fn)') end
+  if not is_callable(fn) then
+    failure.raise('[no_grad] a function is wanted, rp.no_grad(fn), not %s', type(fn))
+  end
   if modes.may_yield() then return modes.apart(without, fn, ...) end
   return restore(modes.recording, pcall(without, fn, ...))
 end

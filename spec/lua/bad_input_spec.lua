@@ -19,6 +19,17 @@ describe('a mistake', function()
   setup(run.quiet)
   teardown(run.loud)
 
+  it('in what is to be called', function()
+    local x = rp.ones(2)
+    fails(function() rp.no_grad(3) end, 'no_grad', 'number')
+    fails(function() rp.layer('a', x) end, 'layer', "'a'", 'table')
+    fails(function() rp.checkpoint('f', x) end, 'checkpoint', 'function')
+    fails(function() rp.scan(x, x, 2) end, 'scan', 'step')
+    fails(function() rp.checkpoint_sequential({rp.relu, 3}, 2, x) end,
+      'checkpoint_sequential', 'entry 2', 'number')
+    assert.is_true(rp.layer('a', nn.ReLU())(nn.Parameter(x)).requires_grad)
+  end)
+
   describe('in shapes:', function()
     it('inner dimensions of a product', function()
       fails(function() return rp.ones(2, 3):matmul(rp.ones(4, 5)) end,

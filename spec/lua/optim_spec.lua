@@ -106,6 +106,25 @@ describe('an optimizer', function()
     assert.equal(1, b:item())
   end)
 
+  it('updates what only an earlier backward reached, as step does', function()
+    -- By hand: the gradients are (2, 3), clipped to norm 1 (2, 3) / sqrt(13).
+    for _, clip in ipairs {0, 1} do
+      for _, detached in ipairs {false, true} do
+        local a, b = parameter{1}, parameter{1}
+        local opt = optim.SGD({a, b}, {lr = 1, clip_grad_norm = clip})
+        ;(a * 2):sum():backward()
+        local loss = b * 3
+        if detached then loss = loss + a:detach() end
+        opt:minimize(loss:sum(), {if_finite = true})
+        local norm = clip == 0 and 1 or math.sqrt(13)
+        assert.near(1 - 2 / norm, a:item(), 1e-6)
+        assert.near(1 - 3 / norm, b:item(), 1e-6)
+        assert.is_nil(a.grad)
+        assert.equal(rp.last_plan().peak_bytes, rp.last_plan():measured_peak())
+      end
+    end
+  end)
+
   it('clips by the global norm', function()
     local a, b = parameter{0}, parameter{0}
     -- Gradients 3 and 4 have norm 5; clipped to 1 they are 0.6 and 0.8, but
