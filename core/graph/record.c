@@ -20,7 +20,8 @@ rp_status rp_node_fail(const rp_node *node, rp_status status,
   va_start(list, format);
   vsnprintf(text, sizeof text, format, list);
   va_end(list);
-  const char *scope = rp_scope_text(node->ctx, node->place.scope);
+  const char *scope = /* rules are asked without a context, too */
+      node->ctx ? rp_scope_text(node->ctx, node->place.scope) : "";
   return *scope ? rp_fail(node->ctx, status, "[%s] in %s: %s", node->op->name,
                           scope, text)
                 : rp_fail(node->ctx, status, "[%s] %s", node->op->name, text);
