@@ -458,22 +458,14 @@ void memory_is_mapped_by_hand() {
   DRIVER_OK(cuMemAddressFree(p, 4 * granule));
 }
 
-void kernels_are_compiled_at_run_time() {
-  const char *source =
-      "struct pair { float scale; int n; };\n"
-      "/* __global__ in a comment */\n"
-      "extern \"C\" __global__ void __launch_bounds__(64)\n"
-      "scaled(float *out, const float *in, pair p) {\n"
-      "  __shared__ float tile[64];\n"
-      "  const int i = blockIdx.x * blockDim.x + threadIdx.x;\n"
-      "  tile[threadIdx.x] = i < p.n ? in[i] : 0.0f;\n"
-      "  __syncthreads();\n"
-      "  if (i < p.n) out[i] = __fmul_rn(tile[threadIdx.x], p.scale);\n"
-      "}\n";
+/* The image of a program: what cuModuleLoadData takes. */
+std::vector<char> compiled(const char *source, int headers = 0,
+                           const char *const *texts = nullptr,
+                           const char *const *names = nullptr) {
   nvrtcProgram program;
   const char *options[] = {"--gpu-architecture=sm_90", "--fmad=false"};
-  CHECK(nvrtcCreateProgram(&program, source, "scaled.cu", 0, nullptr,
-                           nullptr) == NVRTC_SUCCESS);
+  CHECK(nvrtcCreateProgram(&program, source, "compiled.cu", headers, texts,
+                           names) == NVRTC_SUCCESS);
   if (nvrtcCompileProgram(program, 2, options) != NVRTC_SUCCESS) {
     size_t n;
     nvrtcGetProgramLogSize(program, &n);
@@ -487,6 +479,22 @@ void kernels_are_compiled_at_run_time() {
   std::vector<char> image(bytes);
   CHECK(nvrtcGetCUBIN(program, image.data()) == NVRTC_SUCCESS);
   CHECK(nvrtcDestroyProgram(&program) == NVRTC_SUCCESS);
+  return image;
+}
+
+void kernels_are_compiled_at_run_time() {
+  const char *source =
+      "struct pair { float scale; int n; };\n"
+      "/* __global__ in a comment */\n"
+      "extern \"C\" __global__ void __launch_bounds__(64)\n"
+      "scaled(float *out, const float *in, pair p) {\n"
+      "  __shared__ float tile[64];\n"
+      "  const int i = blockIdx.x * blockDim.x + threadIdx.x;\n"
+      "  tile[threadIdx.x] = i < p.n ? in[i] : 0.0f;\n"
+      "  __syncthreads();\n"
+      "  if (i < p.n) out[i] = __fmul_rn(tile[threadIdx.x], p.scale);\n"
+      "}\n";
+  const std::vector<char> image = compiled(source);
   CUmodule module;
   CUfunction function;
   DRIVER_OK(cuModuleLoadData(&module, image.data()));
@@ -512,19 +520,13 @@ void kernels_are_compiled_at_run_time() {
   const char *texts[] = {
       "__device__ float twice(float x) { return 2 * x; }\n",
       "__device__ void f() { asm(\"a device's\" :: \"nowhere\"(1)); }\n"};
-  CHECK(nvrtcCreateProgram(&program,
-                           "#include \"twice.h\"\n"
-                           "#include \"cuda_bf16.h\"\n"
-                           "extern \"C\" __global__ void f(float *x) {\n"
-                           "  *x = twice(__bfloat162float(__float2bfloat16_rn("
-                           "1.001f)));\n}\n",
-                           "f.cu", 2, texts, names) == NVRTC_SUCCESS);
-  CHECK(nvrtcCompileProgram(program, 2, options) == NVRTC_SUCCESS);
-  CHECK(nvrtcGetCUBINSize(program, &bytes) == NVRTC_SUCCESS);
-  image.resize(bytes);
-  CHECK(nvrtcGetCUBIN(program, image.data()) == NVRTC_SUCCESS);
-  CHECK(nvrtcDestroyProgram(&program) == NVRTC_SUCCESS);
-  DRIVER_OK(cuModuleLoadData(&module, image.data()));
+  const std::vector<char> other = compiled(
+      "#include \"twice.h\"\n"
+      "#include \"cuda_bf16.h\"\n"
+      "extern \"C\" __global__ void f(float *x) {\n"
+      "  *x = twice(__bfloat162float(__float2bfloat16_rn(1.001f)));\n}\n",
+      2, texts, names);
+  DRIVER_OK(cuModuleLoadData(&module, other.data()));
   DRIVER_OK(cuModuleGetFunction(&function, module, "f"));
   void *only[] = {&out.data};
   DRIVER_OK(cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, nullptr, only,
@@ -532,10 +534,32 @@ void kernels_are_compiled_at_run_time() {
   CHECK(out.host()[0] == 2);
   DRIVER_OK(cuModuleUnload(module));
 
+  nvrtcProgram program;
   CHECK(nvrtcCreateProgram(&program, "#include <math.h>\n", "m.cu", 0,
                            nullptr, nullptr) == NVRTC_SUCCESS);
   CHECK(nvrtcCompileProgram(program, 0, nullptr) == NVRTC_ERROR_COMPILATION);
   CHECK(nvrtcDestroyProgram(&program) == NVRTC_SUCCESS);
+}
+
+/* However many are loaded, each is itself, though the loader knows files by
+   their names and a file's number comes again. */
+void modules_stay_apart() {
+  const std::vector<char> images[] = {
+      compiled("extern \"C\" __global__ void f(float *x) { *x = 0; }\n"),
+      compiled("extern \"C\" __global__ void f(float *x) { *x = 1; }\n"),
+      compiled("extern \"C\" __global__ void f(float *x) { *x = 2; }\n")};
+  on_device<float> out(std::vector<float>(1));
+  void *arguments[] = {&out.data};
+  std::vector<CUmodule> modules(600);
+  for (size_t i = 0; i < modules.size(); i++) {
+    CUfunction function;
+    DRIVER_OK(cuModuleLoadData(&modules[i], images[i % 3].data()));
+    DRIVER_OK(cuModuleGetFunction(&function, modules[i], "f"));
+    DRIVER_OK(cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, nullptr, arguments,
+                             nullptr));
+    CHECK(out.host()[0] == i % 3);
+  }
+  for (CUmodule each : modules) DRIVER_OK(cuModuleUnload(each));
 }
 
 void memory_runs_out() {
@@ -576,7 +600,8 @@ int main() {
       captures_refuse_what_waits,
       memory_runs_out,
       memory_is_mapped_by_hand,
-      kernels_are_compiled_at_run_time};
+      kernels_are_compiled_at_run_time,
+      modules_stay_apart};
   int passed = 0;
   for (const auto test : tests) test(), passed++;
   say_totals(passed, 0);

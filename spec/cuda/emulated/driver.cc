@@ -297,11 +297,14 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image) {
     }
     at += (uint64_t)wrote;
   }
-  /* Each memfd is a file of its own, so the loader takes no two for one,
-     though numbers come again: their paths differ by slashes. */
+  /* The loader takes a name that it has open for the file it opened then, and
+     descriptors' numbers come again: each path is spelled its own way, with
+     the bits of a count as "/" and "/.". */
   static size_t loaded = 0;
-  const std::string path = "/proc/self/fd/" + std::string(++loaded % 256, '/') +
-                           std::to_string(fd);
+  std::string path = "/proc/self/fd";
+  for (size_t rest = ++loaded; rest > 0; rest /= 2)
+    path += rest % 2 ? "/." : "/";
+  path += "/" + std::to_string(fd);
   void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   close(fd);
   if (!library) {
