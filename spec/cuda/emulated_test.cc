@@ -560,6 +560,9 @@ void modules_stay_apart() {
     CHECK(out.host()[0] == i % 3);
   }
   for (CUmodule each : modules) DRIVER_OK(cuModuleUnload(each));
+  const size_t before = rp_emulated_used();
+  CHECK(cuModuleLoadData(&modules[0], "no image") == CUDA_ERROR_INVALID_IMAGE);
+  CHECK(rp_emulated_used() == before);
 }
 
 void memory_runs_out() {

@@ -282,10 +282,10 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image) {
   RP_EMULATED_DRIVER_ALIVE();
   const cudaError_t refused = refuse_in_capture();
   if (refused != cudaSuccess) return driver_result(refused);
-  if (!take_bytes(MODULE_BYTES)) return CUDA_ERROR_OUT_OF_MEMORY;
   const image_header *header = static_cast<const image_header *>(image);
   if (!module || !image || memcmp(header->magic, IMAGE_MAGIC, 8))
     return CUDA_ERROR_INVALID_IMAGE;
+  if (!take_bytes(MODULE_BYTES)) return CUDA_ERROR_OUT_OF_MEMORY;
   const int fd = memfd_create("emulated module", MFD_CLOEXEC);
   if (fd < 0) return CUDA_ERROR_OUT_OF_MEMORY;
   const char *bytes = reinterpret_cast<const char *>(header + 1);
