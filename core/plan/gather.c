@@ -206,10 +206,12 @@ static rp_status reorder(const gatherer *g, rp_program *made, int32_t *waiting,
   made->n_runs = p->n_runs;
   made->n_replays = p->n_replays;
   made->refs.n = p->refs.n;
-  memcpy(made->refs.at, p->refs.at, (size_t)p->refs.n * sizeof(int32_t));
+  if (p->refs.n > 0)
+    memcpy(made->refs.at, p->refs.at, (size_t)p->refs.n * sizeof(int32_t));
   made->instances.n = p->instances.n;
-  memcpy(made->instances.at, p->instances.at,
-         (size_t)p->instances.n * sizeof(rp_instance));
+  if (p->instances.n > 0)
+    memcpy(made->instances.at, p->instances.at,
+           (size_t)p->instances.n * sizeof(rp_instance));
   const int32_t n = p->instructions.n;
   for (int32_t i = 0; i < n; i++) waiting[i] = -1;
   for (int32_t i = n - 1; i >= 0; i--) {
