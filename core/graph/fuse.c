@@ -76,14 +76,6 @@ static int32_t collect_operands(const rp_graph *graph, int32_t first,
   return n;
 }
 
-static double operand_bytes(const rp_graph *graph, const rp_operand *in) {
-  const rp_type *whole = in->value >= 0
-                             ? &graph->values.at[in->value].type
-                             : &graph->leaves.at[-1 - in->value].type;
-  const int64_t seen = rp_type_bytes(&in->type), there = rp_type_bytes(whole);
-  return (double)(seen < there ? seen : there);
-}
-
 /* part.in of node's operand. */
 static int32_t input_of(const rp_graph *graph, const rp_operand *in,
                         int32_t first, const rp_operand *operands, int32_t n) {
@@ -144,7 +136,7 @@ rp_status rp_graph_make_fused(rp_graph *graph, rp_context *ctx, int32_t first,
   made->in_place = 0;
   for (int32_t j = 0; j < n; j++) {
     graph->operands.at[graph->operands.n++] = operands[j];
-    bytes += operand_bytes(graph, &operands[j]);
+    bytes += rp_operand_bytes(graph, &operands[j]);
     made->in_place |= (uint32_t)may_overwrite(fusion, j) << j;
   }
   made->bytes = bytes;

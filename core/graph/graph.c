@@ -287,6 +287,14 @@ void rp_graph_drop_moved(rp_graph *graph, int32_t *moved) {
   rp_graph_renumber(graph, moved);
 }
 
+double rp_operand_bytes(const rp_graph *graph, const rp_operand *in) {
+  const rp_type *whole = in->value >= 0
+                             ? &graph->values.at[in->value].type
+                             : &graph->leaves.at[-1 - in->value].type;
+  const int64_t seen = rp_type_bytes(&in->type), there = rp_type_bytes(whole);
+  return (double)(seen < there ? seen : there);
+}
+
 bool rp_operand_equal(const rp_operand *a, const rp_operand *b) {
   return a->value == b->value && rp_type_equal(&a->type, &b->type) &&
          a->strides.offset == b->strides.offset &&

@@ -100,6 +100,8 @@ typedef struct rp_bindings {
 rp_status rp_graph_build(rp_graph *graph, rp_context *ctx,
                          rp_tensor *const *roots, int n_roots,
                          const rp_bindings *bindings);
+/* What reading it moves: no more than there is, where a dim is broadcast. */
+double rp_operand_bytes(const rp_graph *graph, const rp_operand *in);
 bool rp_operand_equal(const rp_operand *a, const rp_operand *b);
 /* `in` is a value as a whole, element for element. */
 bool rp_operand_is_whole(const rp_graph *graph, const rp_operand *in);

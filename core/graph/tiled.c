@@ -310,14 +310,6 @@ static rp_status add_node(making *m, int32_t i, int32_t v, int32_t maker) {
   return status;
 }
 
-static double operand_bytes(const rp_graph *graph, const rp_operand *in) {
-  const rp_type *whole = in->value >= 0
-                             ? &graph->values.at[in->value].type
-                             : &graph->leaves.at[-1 - in->value].type;
-  const int64_t seen = rp_type_bytes(&in->type), there = rp_type_bytes(whole);
-  return (double)(seen < there ? seen : there);
-}
-
 /* Operand j may be overwritten by the output: only the parts behind the product
    read it, tile after tile before they write there, and the last allows it. */
 static bool may_overwrite(const rp_fusion *fusion, int32_t j) {
@@ -406,7 +398,7 @@ static rp_status make_tiled(plan *s, int32_t p) {
   }
   for (int32_t j = 0; j < m.n_operands; j++) {
     graph->operands.at[graph->operands.n++] = m.operands[j];
-    whole.bytes += operand_bytes(graph, &m.operands[j]);
+    whole.bytes += rp_operand_bytes(graph, &m.operands[j]);
     if (g >= 0 && may_overwrite(m.fusion, j)) whole.in_place |= 1u << j;
   }
   free_attributes(ctx, &graph->nodes.at[p]);
