@@ -214,6 +214,8 @@ extern const rp_op rp_op_fused, rp_op_fused_fold, rp_op_fused_product;
 
 /* Shape rules that many records share. */
 rp_status rp_type_like_first(const rp_node *node, rp_type *out);
+/* RP_DTYPE where the inputs' dtypes are not all one. */
+rp_status rp_type_one_dtype(const rp_node *node);
 /* All inputs broadcast against each other. One dtype, but that bf16 and f32
    give f32; numbers do not count there. RP_SHAPE, RP_DTYPE. */
 rp_status rp_type_broadcast(const rp_node *node, rp_type *out);

@@ -8,6 +8,15 @@ rp_status rp_type_like_first(const rp_node *node, rp_type *out) {
   return RP_OK;
 }
 
+rp_status rp_type_one_dtype(const rp_node *node) {
+  for (int i = 1; i < node->n_inputs; i++)
+    if (rp_in(node, i)->dtype != rp_in(node, 0)->dtype)
+      return rp_node_fail(node, RP_DTYPE, "%s and %s differ",
+                          rp_dtype_name((rp_dtype)rp_in(node, 0)->dtype),
+                          rp_dtype_name((rp_dtype)rp_in(node, i)->dtype));
+  return RP_OK;
+}
+
 /* A number beside bf16 is f32 and leaves the result bf16: it is the result
    that is to be kept in 8 bits, not 0.1. */
 static bool is_number(const rp_node *node, int i) {

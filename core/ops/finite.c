@@ -3,13 +3,8 @@
 #include "graph/op.h"
 
 static rp_status all_finite_type(const rp_node *node, rp_type *out) {
-  for (int i = 1; i < node->n_inputs; i++)
-    if (rp_in(node, i)->dtype != rp_in(node, 0)->dtype)
-      return rp_node_fail(node, RP_DTYPE, "%s and %s differ",
-                          rp_dtype_name((rp_dtype)rp_in(node, 0)->dtype),
-                          rp_dtype_name((rp_dtype)rp_in(node, i)->dtype));
   *out = rp_type_scalar(RP_BOOL);
-  return RP_OK;
+  return rp_type_one_dtype(node);
 }
 
 static rp_cost all_finite_cost(const rp_node *node) {

@@ -279,13 +279,8 @@ const rp_op rp_op_sum_squares = {
 };
 
 static rp_status total_squares_type(const rp_node *node, rp_type *out) {
-  for (int i = 1; i < node->n_inputs; i++)
-    if (rp_in(node, i)->dtype != rp_in(node, 0)->dtype)
-      return rp_node_fail(node, RP_DTYPE, "%s and %s differ",
-                          rp_dtype_name((rp_dtype)rp_in(node, 0)->dtype),
-                          rp_dtype_name((rp_dtype)rp_in(node, i)->dtype));
   *out = rp_type_scalar(RP_F64);
-  return RP_OK;
+  return rp_type_one_dtype(node);
 }
 
 static rp_cost total_squares_cost(const rp_node *node) {
