@@ -50,11 +50,7 @@ typedef struct plan {
 /* ---- what may take part ------------------------------------------------- */
 
 static bool is_elementwise(const rp_graph_node *node) {
-  return node->op->flags & RP_ELEMENTWISE && node->n_values == 1 &&
-         node->n_operands >= 1 &&
-         (node->fusion || node->n_operands <= RP_PART_INPUTS) &&
-         node->op->effects == NULL &&
-         !(node->op->flags & (RP_EFFECT | RP_COSTLY));
+  return node->op == &rp_op_fused || rp_graph_node_fuses(node);
 }
 
 static int32_t parts_of(const rp_graph_node *node) {
