@@ -333,22 +333,29 @@ static void free_attributes(rp_context *ctx, int64_t *ints, int32_t n_ints,
   rp_free(ctx, reals, (size_t)n_reals * sizeof *reals);
 }
 
-void rp_graph_free(rp_graph *graph, rp_context *ctx) {
-  for (int32_t i = 0; i < graph->nodes.n; i++) {
-    const rp_graph_node *node = &graph->nodes.at[i];
-    free_attributes(ctx, node->ints, node->n_ints, node->reals, node->n_reals);
-    for (int32_t k = 0; node->fusion && k < node->fusion->n; k++) {
-      const rp_part *part = &node->fusion->parts[k];
-      free_attributes(ctx, part->ints, part->n_ints, part->reals,
-                      part->n_reals);
-    }
-    if (node->fusion) {
-      const rp_part *fold = &node->fusion->fold;
-      free_attributes(ctx, fold->ints, fold->n_ints, fold->reals,
-                      fold->n_reals);
-    }
-    rp_free(ctx, node->fusion, sizeof *node->fusion);
+void rp_fusion_free(rp_context *ctx, rp_fusion *fusion) {
+  if (fusion == NULL) return;
+  for (int32_t k = 0; k < fusion->n; k++) {
+    const rp_part *part = &fusion->parts[k];
+    free_attributes(ctx, part->ints, part->n_ints, part->reals, part->n_reals);
   }
+  const rp_part *fold = &fusion->fold;
+  free_attributes(ctx, fold->ints, fold->n_ints, fold->reals, fold->n_reals);
+  rp_free(ctx, fusion, sizeof *fusion);
+}
+
+void rp_graph_free_attributes(rp_context *ctx, rp_graph_node *node) {
+  rp_fusion_free(ctx, node->fusion);
+  free_attributes(ctx, node->ints, node->n_ints, node->reals, node->n_reals);
+  node->fusion = NULL;
+  node->ints = NULL;
+  node->reals = NULL;
+  node->n_ints = node->n_reals = 0;
+}
+
+void rp_graph_free(rp_graph *graph, rp_context *ctx) {
+  for (int32_t i = 0; i < graph->nodes.n; i++)
+    rp_graph_free_attributes(ctx, &graph->nodes.at[i]);
   rp_array_free(ctx, &graph->nodes, sizeof(rp_graph_node));
   rp_array_free(ctx, &graph->operands, sizeof(rp_operand));
   rp_array_free(ctx, &graph->values, sizeof(rp_graph_value));

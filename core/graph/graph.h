@@ -116,6 +116,10 @@ void rp_graph_renumber(rp_graph *graph, const int32_t *moved);
 /* Drops the nodes that went into an earlier one, moved[i] (-1: stays), which
    leaves moved as rp_graph_renumber takes it. */
 void rp_graph_drop_moved(rp_graph *graph, int32_t *moved);
+/* The parts' attributes too; NULL is nothing. */
+void rp_fusion_free(rp_context *ctx, rp_fusion *fusion);
+/* The node keeps none. */
+void rp_graph_free_attributes(rp_context *ctx, rp_graph_node *node);
 void rp_graph_free(rp_graph *graph, rp_context *ctx);
 
 static inline const char *rp_graph_node_name(const rp_graph_node *node) {

@@ -319,25 +319,6 @@ static bool may_overwrite(const rp_fusion *fusion, int32_t j) {
   return true;
 }
 
-static void free_fusion(rp_context *ctx, rp_fusion *fusion) {
-  for (int32_t i = 0; fusion && i < fusion->n; i++) {
-    const rp_part *part = &fusion->parts[i];
-    rp_free(ctx, part->ints, (size_t)part->n_ints * sizeof *part->ints);
-    rp_free(ctx, part->reals, (size_t)part->n_reals * sizeof *part->reals);
-  }
-  rp_free(ctx, fusion, sizeof *fusion);
-}
-
-static void free_attributes(rp_context *ctx, rp_graph_node *node) {
-  free_fusion(ctx, node->fusion);
-  rp_free(ctx, node->ints, (size_t)node->n_ints * sizeof *node->ints);
-  rp_free(ctx, node->reals, (size_t)node->n_reals * sizeof *node->reals);
-  node->fusion = NULL;
-  node->ints = NULL;
-  node->reals = NULL;
-  node->n_ints = node->n_reals = 0;
-}
-
 /* Makes product p and what goes into it one node, at p's place or at that of
    the node behind it. */
 static rp_status make_tiled(plan *s, int32_t p) {
@@ -370,7 +351,7 @@ static rp_status make_tiled(plan *s, int32_t p) {
   if (status == RP_OK && g >= 0)
     status = add_node(&m, g, product->first_value, m.fusion->product);
   if (status != RP_OK) {
-    free_fusion(ctx, m.fusion);
+    rp_fusion_free(ctx, m.fusion);
     return status;
   }
   const int32_t at = g >= 0 ? g : p;
@@ -397,8 +378,8 @@ static rp_status make_tiled(plan *s, int32_t p) {
     whole.bytes += rp_operand_bytes(graph, &m.operands[j]);
     if (g >= 0 && may_overwrite(m.fusion, j)) whole.in_place |= 1u << j;
   }
-  free_attributes(ctx, &graph->nodes.at[p]);
-  if (g >= 0) free_attributes(ctx, &graph->nodes.at[g]);
+  rp_graph_free_attributes(ctx, &graph->nodes.at[p]);
+  if (g >= 0) rp_graph_free_attributes(ctx, &graph->nodes.at[g]);
   graph->nodes.at[at] = whole;
   return RP_OK;
 }
@@ -414,7 +395,7 @@ static void drop_tiled(plan *s) {
       rp_graph_value *value =
           &graph->values.at[graph->nodes.at[i].first_value];
       value->light = value->unread = false;
-      free_attributes(s->ctx, &graph->nodes.at[i]);
+      rp_graph_free_attributes(s->ctx, &graph->nodes.at[i]);
       continue;
     }
     graph->nodes.at[n++] = graph->nodes.at[i];
